@@ -1,0 +1,7 @@
+"""Functions on tensors, each with a plain-torch reference that defines what is correct."""
+
+from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
+from tsattn.ops.attention import active_attention
+from tsattn.ops.impl import Impl, availability
+
+__all__ = ["VALUE_ACTIVATIONS", "Impl", "ValueActivation", "active_attention", "availability"]

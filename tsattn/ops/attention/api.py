@@ -1,0 +1,105 @@
+"""The one way in: checks the arguments, chooses an implementation, calls it."""
+
+import torch
+from torch import Tensor
+
+from tsattn.ops.activations import ValueActivation, as_function
+from tsattn.ops.attention.reference import attend as attend_reference
+from tsattn.ops.attention.sdpa import attend as attend_sdpa
+from tsattn.ops.impl import Impl, as_impl
+from tsattn.tensors import Heads, Mask, Scores
+
+_IMPLEMENTATIONS = {Impl.REFERENCE: attend_reference, Impl.SDPA: attend_sdpa}
+
+
+def active_attention(
+    q_BNQW: Heads,
+    k_BNKW: Heads,
+    v_BNKW: Heads,
+    *,
+    activation: ValueActivation = "identity",
+    prev_scores: Scores | None = None,
+    return_scores: bool = False,
+    mask: Mask | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    impl: str | Impl = Impl.AUTO,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attend to activated values: ``softmax(scale * Q K' + prev_scores + mask) activation(V)``.
+
+    Args:
+        q_BNQW: queries, [batch, heads, queries, head width].
+        k_BNKW: keys, [batch, heads, keys, head width].
+        v_BNKW: values, [batch, heads, keys, value width].
+        activation: the elementwise nonlinearity of the values: ``identity``, ``relu``, ``gelu``,
+            ``silu``, ``tanh``, ``sigmoid``, or any callable.
+        prev_scores: scores of the layer before, added before the softmax, [B, N, Q, K].
+        return_scores: also return ``scale * Q K' + prev_scores``, before any mask.
+        mask: broadcasts to [B, N, Q, K]. Boolean: True where a query may look at a key. Floating:
+            added to the scores. A query that may look at no key gives zeros, and zero gradients.
+        is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).
+        dropout_p: probability with which an attention weight is dropped, in [0, 1).
+        scale: factor of ``Q K'``; ``None`` means ``head width ** -0.5``.
+        impl: ``auto``, ``reference`` or ``sdpa``; see `tsattn.ops.availability`.
+
+    Returns:
+        The output [B, N, Q, value width], in the dtype of ``v``; with ``return_scores`` a pair of
+        the output and the scores [B, N, Q, K].
+
+    Raises:
+        ValueError: shapes, devices or dtypes that do not fit, an unknown activation or impl, a
+            dropout outside [0, 1).
+
+    Source: equation 20 of the active-attention paper. Departures: previous scores (residual
+    attention, as in the published PatchTST code), masks and dropout.
+
+    Example:
+        >>> q = k = v = torch.randn(2, 4, 42, 16)
+        >>> active_attention(q, k, v, activation="tanh").shape
+        torch.Size([2, 4, 42, 16])
+    """
+    _check(q_BNQW, k_BNKW, v_BNKW, prev_scores, mask, dropout_p)
+    chosen = as_impl(impl)
+    attend = _IMPLEMENTATIONS[Impl.SDPA if chosen is Impl.AUTO else chosen]
+    output, scores = attend(
+        q_BNQW,
+        k_BNKW,
+        as_function(activation)(v_BNKW),
+        prev_scores=prev_scores,
+        return_scores=return_scores,
+        mask=mask,
+        is_causal=is_causal,
+        dropout_p=dropout_p,
+        scale=q_BNQW.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    return output if scores is None else (output, scores)
+
+
+def _check(
+    q: Tensor, k: Tensor, v: Tensor, prev_scores: Tensor | None, mask: Tensor | None, p: float
+) -> None:
+    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+    if not (q.ndim == k.ndim == v.ndim == 4):
+        raise ValueError(f"expected q, k, v of [batch, heads, length, width], got {shapes}")
+    if q.shape[:2] != k.shape[:2] or k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"q and k must share batch, heads and width, k and v batch, heads and length; got {shapes}"
+        )
+    if not (q.dtype == k.dtype == v.dtype) or not (q.device == k.device == v.device):
+        what = ", ".join(f"{t.dtype} on {t.device}" for t in (q, k, v))
+        raise ValueError(f"q, k and v must share dtype and device, got {what}")
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout_p must be in [0, 1), got {p}")
+    full = torch.Size((*q.shape[:3], k.shape[2]))
+    if prev_scores is not None and prev_scores.shape != full:
+        raise ValueError(f"prev_scores must be {list(full)}, got {list(prev_scores.shape)}")
+    if mask is not None and not _broadcasts(mask.shape, full):
+        raise ValueError(f"mask must broadcast to {list(full)}, got {list(mask.shape)}")
+
+
+def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+    padded = (1,) * (len(target) - len(shape)) + tuple(shape)
+    return len(shape) <= len(target) and all(
+        have in (1, want) for have, want in zip(padded, target, strict=True)
+    )

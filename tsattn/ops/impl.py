@@ -1,0 +1,44 @@
+"""Who computes an operation, and why somebody cannot."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Impl(StrEnum):
+    """The implementations of an operation.
+
+    ``auto`` chooses; every other name runs as asked or raises, it never falls back.
+    """
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    SDPA = "sdpa"
+
+
+class Availability(NamedTuple):
+    """Whether an implementation can run on this machine."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+def availability() -> list[Availability]:
+    """List the implementations of active attention and what each is, or why it is missing."""
+    return [
+        Availability(Impl.REFERENCE, True, "the equation in plain torch, on every device"),
+        Availability(Impl.SDPA, True, "torch's own attention, the activation outside"),
+    ]
+
+
+def as_impl(impl: str | Impl) -> Impl:
+    """Return the member of `Impl` that a name means.
+
+    Raises:
+        ValueError: no implementation has this name.
+    """
+    try:
+        return Impl(impl)
+    except ValueError:
+        known = ", ".join(Impl)
+        raise ValueError(f"unknown impl {impl!r}; expected one of {known}") from None

@@ -1,0 +1,34 @@
+"""The axis legend and the tensor aliases that signatures use.
+
+A name ends in the axes of its tensor, so ``x_BTC`` is [batch, context, channels]:
+
+====== ==========================================================
+suffix axis
+====== ==========================================================
+B      batch (windows)
+T      context steps
+H      horizon steps
+C      channels
+P      patches
+D      width (``d_model``)
+N      attention heads
+Q, K   query and key positions
+W      width of one head; in ``tsattn.data``, windows
+M      calendar features ("marks")
+R      rows of a table
+E      experts
+====== ==========================================================
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Context = Float[Tensor, "B T C"]
+Horizon = Float[Tensor, "B H C"]
+ContextMarks = Float[Tensor, "B T M"]
+HorizonMarks = Float[Tensor, "B H M"]
+Tokens = Float[Tensor, "B L D"]
+Heads = Float[Tensor, "B N L W"]
+Scores = Float[Tensor, "B N Q K"]
+Mask = Bool[Tensor, "..."] | Float[Tensor, "..."]
+Index = Int[Tensor, "B"]
