@@ -1,4 +1,4 @@
-"""Where the recipes and the embedded datasets lie: in the checkout, or inside the installed wheel."""
+"""Where the recipes and the embedded datasets lie: in the checkout, or in the installed wheel."""
 
 from pathlib import Path
 
@@ -18,5 +18,5 @@ def configs_dir() -> Path:
 
 
 def datasets_dir() -> Path:
-    """Return the folder of embedded datasets: the checkout's ``datasets``, else the wheel's copy."""
+    """Return the folder of embedded data: the checkout's ``datasets``, else the wheel's copy."""
     return _shipped("datasets")

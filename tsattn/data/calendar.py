@@ -22,9 +22,9 @@ _FEATURES: Mapping[str, tuple[Callable[[pd.DatetimeIndex], object], int]] = Mapp
     {
         "minute_of_hour": (lambda times: times.minute, 59),
         "hour_of_day": (lambda times: times.hour, 23),
-        "day_of_week": (lambda times: times.dayofweek, 6),
+        "day_of_week": (lambda times: times.day_of_week, 6),
         "day_of_month": (lambda times: times.day - 1, 30),
-        "day_of_year": (lambda times: times.dayofyear - 1, 365),
+        "day_of_year": (lambda times: times.day_of_year - 1, 365),
         "week_of_year": (lambda times: times.isocalendar().week.to_numpy(np.int64) - 1, 52),
         "month_of_year": (lambda times: times.month - 1, 11),
     }
@@ -38,12 +38,14 @@ def calendar_marks(
 ) -> Float[Tensor, "R M"]:
     """Describe timestamps by calendar features in [-.5, .5].
 
-    Each feature is ``value / largest - .5``: hour of day /23, day of week /6 (Monday 0), day of month
-    (d-1)/30, day of year (d-1)/365, minute of hour /59, ISO week of year (w-1)/52, month (m-1)/11.
+    Each feature is ``value / largest - .5``: hour of day /23, day of week /6 (Monday 0), day of
+    month (d-1)/30, day of year (d-1)/365, minute of hour /59, ISO week of year (w-1)/52, month
+    (m-1)/11.
 
     Args:
         times: Timestamps.
-        features: Names out of `FEATURES`, in the order in which the network reads them; may be empty.
+        features: Names out of `FEATURES`, in the order in which the network reads them; may be
+            empty.
 
     Returns:
         float32, one row per timestamp and one column per feature.
@@ -73,8 +75,8 @@ def future_times(last: pd.Timestamp, step: Step, horizon: int) -> pd.DatetimeInd
 def default_season(step_seconds: float) -> int:
     """Return the usual season length, in steps, of data with this step.
 
-    A day for steps below a day (10 minutes 144, 15 minutes 96, hourly 24), a week for days (7; 5 for
-    business days, which are 1.4 days apart on average), a year for weeks (52), months (12) and
+    A day for steps below a day (10 minutes 144, 15 minutes 96, hourly 24), a week for days (7; 5
+    for business days, which are 1.4 days apart on average), a year for weeks (52), months (12) and
     quarters (4), and 1 for everything else.
 
     Args:

@@ -1,7 +1,7 @@
 """The frozen table of benchmark datasets: shape, step, hashes, borders, licence and source.
 
-Facts, not code: `tsattn.data.load` finds and reads the files, `tsattn.data.fetch` downloads them and
-`tsattn.data.verify` compares a file on disk with its row here.
+Facts, not code: `tsattn.data.load` finds and reads the files, `tsattn.data.fetch` downloads them
+and `tsattn.data.verify` compares a file on disk with its row here.
 """
 
 import difflib
@@ -130,8 +130,8 @@ _DATASETS = (
         urls=(f"{_MIRROR}/weather/weather.csv",),
         known_irregularities=(
             "one duplicate timestamp (2020-05-12 06:00) and one gap (2020-05-29 09:30 to 11:10); "
-            "-9999 stands for 'not measured' in 'wv (m/s)' (1), 'max. PAR' (30) and 'OT' (50) and is "
-            "part of the benchmark; three header cells hold undecodable characters"
+            "-9999 stands for 'not measured' in 'wv (m/s)' (1), 'max. PAR' (30) and 'OT' (50) and "
+            "is part of the benchmark; three header cells hold undecodable characters"
         ),
         sentinel=-9999.0,
     ),

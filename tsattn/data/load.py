@@ -93,8 +93,8 @@ def load_panel(
         The panel; its notes say what was recognised and what is unusual.
 
     Raises:
-        DataError: There is no such dataset, or the file cannot be used; the message says which lines and
-            columns are to blame and what to do.
+        DataError: There is no such dataset, or the file cannot be used; the message says which
+            lines and columns are to blame and what to do.
     """
     if isinstance(dataset, pd.DataFrame):
         return read_own_frame(dataset, reading)
@@ -123,9 +123,14 @@ def _own_path(dataset: str | Path) -> Path:
         return path
     close = catalog.nearest(path.stem)
     hint = f" (nearest: {', '.join(close)})" if close else ""
+    if path.suffix or len(path.parts) > 1:
+        raise DataError(
+            f"no file {path.absolute()}; expected a path to a CSV file, or a name of the "
+            f"catalog{hint}: {', '.join(CATALOG)}"
+        )
     raise DataError(
-        f"unknown dataset {str(dataset)!r}: neither a file ({path.absolute()} does not exist) nor a name "
-        f"of the catalog{hint}; expected a path to a CSV file or one of {', '.join(CATALOG)}"
+        f"unknown dataset {str(dataset)!r}: neither a file ({path.absolute()} does not exist) nor "
+        f"a name of the catalog{hint}; expected a path to a CSV file or one of {', '.join(CATALOG)}"
     )
 
 
@@ -158,8 +163,8 @@ def _read_benchmark(
         notes.append(f"the file's bytes are those of {info.name}: its borders apply")
     if info.variant_of(sha256) is None:
         notes.append(
-            f"WARNING: sha256 {sha256} of {path} is not a known one of {info.name}; scores may not be "
-            f"comparable; `tsattn data verify {info.name}` says what differs"
+            f"WARNING: sha256 {sha256} of {path} is not a known one of {info.name}; scores may "
+            f"not be comparable; `tsattn data verify {info.name}` says what differs"
         )
     notes += irregularity_notes(parsed.times)
     notes += _value_notes(values_RC, tuple(frame.columns[1:]), info)
@@ -193,8 +198,8 @@ def shape_problems(frame: pd.DataFrame, info: DatasetInfo) -> list[str]:
         problems.append(f"{len(names) - 1} channels where {info.channels} are expected")
     if names[0] != info.time_column or names[-1] != info.target:
         problems.append(
-            f"columns from {names[0]!r} to {names[-1]!r} where {info.time_column!r} to {info.target!r} "
-            "are expected"
+            f"columns from {names[0]!r} to {names[-1]!r} where {info.time_column!r} to "
+            f"{info.target!r} are expected"
         )
     elif info.header is not None and len(names) == len(info.header):
         pairs = zip(names, info.header, strict=True)

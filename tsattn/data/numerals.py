@@ -1,6 +1,7 @@
 """Numbers from the cells of a file: which sign is the decimal one is proved, never guessed."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -35,12 +36,28 @@ def channel_values(
         float64 rows x channels, all finite, and notes on what was recognised.
 
     Raises:
-        DataError: A cell is no finite number, or the decimal sign cannot be told; with lines, columns
-            and what to do.
+        DataError: A cell is no finite number, or the decimal sign cannot be told; with lines,
+            columns and what to do.
     """
     sign, notes = _decimal_sign(table, columns, decimal)
+    values_RC = _read_values(table, columns, sign)
+    bad = np.argwhere(~np.isfinite(values_RC))
+    if len(bad):
+        raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
+    return values_RC, notes
+
+
+def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) -> np.ndarray:
+    """Read the channels of a table as `channel_values` does, with NaN where a cell is no number."""
+    try:
+        sign, _ = _decimal_sign(table, columns, decimal)
+    except DataError:
+        sign = "."
+    return _read_values(table, columns, sign)
+
+
+def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:
     values_RC = np.empty((table.num_rows, len(columns)))
-    bad: list[Example] = []
     texts = table.all_text() if sign == "," else None
     for place, column in enumerate(columns):
         cells = table.cells(column)
@@ -49,11 +66,7 @@ def channel_values(
         else:
             text = table.text(column) if texts is None else texts.iloc[:, column]
             values_RC[:, place] = _numbers(text, sign)
-        wrong = np.flatnonzero(~np.isfinite(values_RC[:, place]))
-        bad += [(int(row), column, "") for row in wrong]
-    if bad:
-        raise _bad_cells(table, bad)
-    return values_RC, notes
+    return values_RC
 
 
 def _is_number(cells: pd.Series) -> bool:
@@ -95,8 +108,8 @@ def _decimal_sign(
         either = either or (None if comma else point_either)
     if comma and point and "," in point[2]:
         raise DataError(
-            f"{table.label}: the decimal sign is not the same everywhere: {_place(table, comma)} has a "
-            f"comma, {_place(table, point)} a point; write all numbers alike"
+            f"{table.label}: the decimal sign is not the same everywhere: {_place(table, comma)} "
+            f"has a comma, {_place(table, point)} a point; write all numbers alike"
         )
     if comma:
         return ",", (f"decimal sign: comma, as in {comma[2]!r}",)
@@ -104,8 +117,9 @@ def _decimal_sign(
         grouped = point is not None and "," in point[2]
         return ".", (("decimal sign: point, commas between thousands",) if grouped else ())
     raise DataError(
-        f"{table.label}: {_place(table, either)} may mean a thousand or a fraction, and no other number "
-        "decides; set --data.decimal , (fraction after a comma) or --data.decimal . (after a point)"
+        f"{table.label}: {_place(table, either)} may mean a thousand or a fraction, and no other "
+        "number decides; set --data.decimal , (fraction after a comma) or --data.decimal . (after "
+        "a point)"
     )
 
 
@@ -117,7 +131,7 @@ def _place(table: Table, example: Example) -> str:
 def _comma_evidence(
     table: Table, columns: Sequence[int]
 ) -> tuple[Example | None, Example | None, Example | None]:
-    """Return a cell that proves a decimal comma, one that proves a point, one that may be either."""
+    """Return cells that prove a decimal comma, prove a point, and may be either."""
     found: dict[str, Example | None] = {"comma": None, "point": None, "either": None}
     for column in columns:
         if _is_number(table.cells(column)):
@@ -159,19 +173,18 @@ def _float_texts(table: Table, columns: Sequence[int]) -> Iterator[tuple[int, pd
             yield column, texts.iloc[:, column]
 
 
-def _bad_cells(table: Table, bad: Sequence[Example]) -> DataError:
-    by_row = sorted(bad)
+def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:
     shown: list[str] = []
-    for row, column, _ in by_row[:_SHOWN]:
+    for row, column in sorted(bad)[:_SHOWN]:
         cell = table.text(column).iloc[row]
         held = "is empty" if cell == "" else f"is {cell!r}"
         shown.append(f"{table.where([row])}, column {table.columns[column]!r} {held}")
-    more = f" and {len(by_row) - _SHOWN} more cells" if len(by_row) > _SHOWN else ""
-    counts = {column: sum(1 for _, other, _ in bad if other == column) for _, column, _ in bad}
+    more = f" and {len(bad) - _SHOWN} more cells" if len(bad) > _SHOWN else ""
+    counts = Counter(column for _, column in bad)
     whole = [table.columns[column] for column, n in counts.items() if n == table.num_rows]
     hint = (
-        f"; column {', '.join(map(repr, whole))} has no number at all: remove it (many series in one "
-        "file go into the columns unique_id, ds, y)"
+        f"; column {', '.join(map(repr, whole))} has no number at all: remove it (many series in "
+        "one file go into the columns unique_id, ds, y)"
         if whole
         else "; fill, interpolate or remove them"
     )

@@ -11,13 +11,8 @@ import pandas as pd
 from tsattn.data.numerals import channel_values
 from tsattn.data.panel import Panel, Series, Step
 from tsattn.data.reading import Reading
-from tsattn.data.steps import (
-    find_irregularities,
-    follows,
-    infer_step,
-    mean_step_seconds,
-    step_text,
-)
+from tsattn.data.regularity import common_step, regular_step
+from tsattn.data.steps import mean_step_seconds, step_text
 from tsattn.data.table import Table, check_names
 from tsattn.data.timestamps import looks_like_time, parse_times
 from tsattn.errors import DataError
@@ -101,11 +96,11 @@ def _read_wide(table: Table, reading: Reading, name: str) -> Read:
     unnamed = [column + 1 for column in columns if not table.columns[column]]
     if unnamed:
         raise DataError(
-            f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only counts "
-            "the rows"
+            f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only "
+            "counts the rows"
         )
     times, notes = _times(table, time, reading, None)
-    step = _regular_step(table, times, np.arange(len(times)), "")
+    step = regular_step(table, times, np.arange(len(times)), "")
     values_RC, value_notes = channel_values(table, columns, reading.decimal)
     channels = tuple(table.columns[column] for column in columns)
     return (Series(name, times, values_RC),), channels, time_name, step, notes + value_notes
@@ -117,13 +112,15 @@ def _read_long(table: Table, reading: Reading, name: str) -> Read:
     missing = [wanted for wanted in LONG_COLUMNS if wanted not in places]
     if missing:
         raise DataError(
-            f"{table.label}: the long layout needs the columns unique_id, ds, y; {', '.join(missing)} "
-            f"missing among {', '.join(table.columns)}; rename the columns, or use --data.layout wide"
+            f"{table.label}: the long layout needs the columns unique_id, ds, y; "
+            f"{', '.join(missing)} missing among {', '.join(table.columns)}; rename the columns, "
+            "or use --data.layout wide"
         )
     identity, time, target = (places[wanted] for wanted in LONG_COLUMNS)
     if reading.time_column is not None and reading.time_column.casefold() != "ds":
         raise DataError(
-            f"the time column of the long layout is ds, not {reading.time_column!r}; rename the column"
+            f"the time column of the long layout is ds, not {reading.time_column!r}; rename the "
+            "column"
         )
     identities = table.text(identity)
     nameless = np.flatnonzero((identities == "").to_numpy())
@@ -132,7 +129,7 @@ def _read_long(table: Table, reading: Reading, name: str) -> Read:
     codes, names = pd.factorize(identities)
     groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     times, notes = _times(table, time, reading, groups)
-    step = _common_step(table, times, groups, [str(one) for one in names])
+    step = common_step(table, times, groups, [str(one) for one in names])
     values_R1, value_notes = channel_values(table, [target], reading.decimal)
     series = tuple(
         Series(str(one), times[rows], values_R1[rows])
@@ -160,7 +157,8 @@ def find_time_column(table: Table, given: str | None) -> int:
         close = difflib.get_close_matches(given, table.columns, n=1)
         hint = f" (nearest: {close[0]})" if close else ""
         raise DataError(
-            f"{table.label}: no time column {given!r}{hint}; the columns are {_listed(table.columns)}"
+            f"{table.label}: no time column {given!r}{hint}; the columns are "
+            f"{_listed(table.columns)}"
         )
     found = [column for column in range(len(table.columns)) if _holds_time(table, column)]
     if not found:
@@ -173,20 +171,20 @@ def find_time_column(table: Table, given: str | None) -> int:
         )
         raise DataError(
             f"{table.label}: no time column: none of the columns {_listed(table.columns)} holds "
-            f"timestamps (first cells: {first}); add one such as 2020-12-31 23:00:00, or name it with "
-            "--data.time_column"
+            f"timestamps (first cells: {first}); add one such as 2020-12-31 23:00:00, or name it "
+            "with --data.time_column"
         )
     if len(found) > 1:
         names = [table.columns[column] for column in found]
         raise DataError(
-            f"{table.label}: columns {_listed(names)} all hold timestamps; say which is the time with "
-            f"--data.time_column {names[0]} and remove the others"
+            f"{table.label}: columns {_listed(names)} all hold timestamps; say which is the time "
+            f"with --data.time_column {names[0]} and remove the others"
         )
     header = table.columns[found[0]]
     if header and looks_like_time(pd.Series([header]), digits_count=False):
         raise DataError(
-            f"{table.label}: no header: the first line begins with {header!r}, which is data; put a line "
-            "of column names first"
+            f"{table.label}: no header: the first line begins with {header!r}, which is data; put "
+            "a line of column names first"
         )
     return found[0]
 
@@ -221,76 +219,6 @@ def _times(
             + "expected dates such as 2020-12-31 or 2020-12-31 23:00:00"
         )
     return parsed.times, parsed.notes
-
-
-def _regular_step(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: str) -> Step:
-    """Return the step of one series, and raise where its timestamps are not regular."""
-    own = times[rows]
-    if len(own) < 2:
-        raise DataError(
-            f"{table.label}{series}: {len(own)} data row is too few to tell the step; bring more rows"
-        )
-    step = infer_step(own)
-    if step is not None:
-        return step
-    raise _irregular(table, own, rows, series)
-
-
-def _irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: str) -> DataError:
-    found = find_irregularities(times)
-    label = f"{table.label}{series}"
-    if len(found.backward) == len(times) - 1:
-        return DataError(
-            f"{label}: the timestamps run backwards, from {times[0]} to {times[-1]}; sort the rows, "
-            "oldest first"
-        )
-    if found.backward:
-        examples = ", ".join(f"{times[row]}" for row in found.backward[:_SHOWN])
-        return DataError(
-            f"{label}: unsorted timestamps: {table.where(rows[list(found.backward)])} ({examples}) lie "
-            "before the row above; sort the rows by time"
-        )
-    if found.duplicated:
-        examples = ", ".join(f"{times[row]}" for row in found.duplicated[:_SHOWN])
-        many = (
-            ""
-            if series or 4 * len(found.duplicated) < len(times)
-            else (" (many series in one file go into the columns unique_id, ds, y)")
-        )
-        return DataError(
-            f"{label}: duplicate timestamps: {table.where(rows[list(found.duplicated)])} repeat "
-            f"{examples}; keep one row per timestamp{many}"
-        )
-    shown = "; ".join(
-        f"{table.where([rows[row]])} ({times[row]}) comes {step_text(times[row] - times[row - 1])} "
-        "after the row above"
-        for row in found.uneven[:_SHOWN]
-    )
-    more = f" and {len(found.uneven) - _SHOWN} more" if len(found.uneven) > _SHOWN else ""
-    return DataError(
-        f"{label}: irregular step: usual is {found.usual}, but {shown}{more}; fill the missing rows or "
-        "resample to one step"
-    )
-
-
-def _common_step(
-    table: Table, times: pd.DatetimeIndex, groups: Sequence[np.ndarray], names: Sequence[str]
-) -> Step:
-    """Return the step that all series share; the longest series sets it."""
-    longest = max(range(len(groups)), key=lambda index: len(groups[index]))
-    step = _regular_step(table, times, groups[longest], f", series {names[longest]!r}")
-    for name, rows in zip(names, groups, strict=True):
-        if len(rows) < 2 or follows(times[rows], step):
-            continue
-        label = f", series {name!r}"
-        other = infer_step(times[rows])
-        if other is None:
-            raise _irregular(table, times[rows], rows, label)
-        raise DataError(
-            f"{table.label}{label}: its step is {step_text(other)}, that of {names[longest]!r} "
-            f"{step_text(step)}; all series need one step: resample, or put them into another file"
-        )
-    return step
 
 
 def _constant_notes(series: Sequence[Series], channels: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -54,9 +55,9 @@ def prepare(
 ) -> Prepared:
     """Split, standardise and cut a panel into windows.
 
-    Every series of the long layout has its own borders and its own scaler. One that is too short for a
-    part gives that part no windows; one that is too short for all parts is left out and named in the
-    notes.
+    Every series of the long layout has its own borders and its own scaler. One that is too short
+    for a part gives that part no windows; one that is too short for all parts is left out and
+    named in the notes.
 
     Args:
         panel: Data in original units.
@@ -74,34 +75,52 @@ def prepare(
     if context < 1 or horizon < 1:
         raise DataError(f"context {context} and horizon {horizon} must be at least 1")
     panel, fitting, notes = _fitting_series(panel, context, horizon, borders)
-    scaler = Scaler.fit(
-        [
-            series.values_RC[slice(*part.train)]
-            for series, part in zip(panel.series, fitting, strict=True)
-        ]
-    )
-    rows = [
-        scaler.standardise(series.values_RC, index) for index, series in enumerate(panel.series)
-    ]
-    marks = [calendar_marks(series.times, calendar) for series in panel.series]
+    scaler = _fit_scaler(panel, fitting)
+    rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
+    marks = [calendar_marks(one.times, calendar) for one in panel.series]
     values_RC, marks_RM = torch.cat(rows), torch.cat(marks)
-
-    def windows(label: str) -> Windows:
-        parts = [border.parts()[label] for border in fitting]
-        return _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon)
-
+    windows = {
+        label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon)
+        for label, parts in _parts(fitting).items()
+    }
     return Prepared(
-        train=windows("train"),
-        val=windows("val"),
-        test=windows("test"),
+        **windows,
         scaler=scaler,
         borders=fitting,
         panel=panel,
         context=context,
         horizon=horizon,
         calendar=tuple(calendar),
-        notes=panel.notes + notes,
+        notes=panel.notes + notes + _constant_notes(panel, fitting),
     )
+
+
+def _fit_scaler(panel: Panel, borders: Sequence[Borders]) -> Scaler:
+    pairs = zip(panel.series, borders, strict=True)
+    return Scaler.fit([series.values_RC[slice(*border.train)] for series, border in pairs])
+
+
+def _parts(borders: Sequence[Borders]) -> dict[str, list[Part]]:
+    return {
+        "train": [border.train for border in borders],
+        "val": [border.val for border in borders],
+        "test": [border.test for border in borders],
+    }
+
+
+def _constant_notes(panel: Panel, borders: Sequence[Borders]) -> tuple[str, ...]:
+    """Name what is constant while training and moves later: its score says nothing."""
+    held: list[str] = []
+    for series, border in zip(panel.series, borders, strict=True):
+        still = np.ptp(series.values_RC[slice(*border.train)], axis=0) == 0
+        moves = np.ptp(series.values_RC, axis=0) > 0
+        for place in np.flatnonzero(still & moves):
+            held.append(series.id if panel.layout == "long" else panel.channels[place])
+    if not held:
+        return ()
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    names = ", ".join(map(repr, held[:5]))
+    return (f"constant in the training rows, standardised with scale 1: {names}{more}",)
 
 
 def _fitting_series(
@@ -171,8 +190,8 @@ def _short_notes(
         )
     if partial:
         notes.append(
-            f"{len(partial)} of {panel.num_series} series are too short for windows of {needed} rows "
-            f"in every part and serve only some: {names(partial)}"
+            f"{len(partial)} of {panel.num_series} series are too short for windows of {needed} "
+            f"rows in every part and serve only some: {names(partial)}"
         )
     return tuple(notes)
 

@@ -1,7 +1,8 @@
 """Where training, validation and test begin and end: pure functions of row counts.
 
 A part is a half-open range of rows. Validation and test begin ``context`` rows before their first
-target row, so that their first window forecasts exactly that row; no target row belongs to two parts.
+target row, so that their first window forecasts exactly that row; no target row belongs to two
+parts.
 """
 
 from collections.abc import Sequence
@@ -56,8 +57,8 @@ def split_borders(
         num_rows: Rows of the series.
         context: Rows that validation and test begin before their first target row.
         info: Catalog row of the dataset; only its explicit borders matter.
-        borders: Three increasing row ends ``[train_end, val_end, test_end]``, or three positive shares
-            whose sum is at most 1.
+        borders: Three increasing row ends ``[train_end, val_end, test_end]``, or three positive
+            shares whose sum is at most 1.
 
     Returns:
         The three ranges. A part may be too short for a window: see `require_windows`.
@@ -79,7 +80,7 @@ def split_borders(
 
 
 def _row_ends(values: tuple[float | int, ...], num_rows: int) -> tuple[int, int, int]:
-    shown = ", ".join(f"{value:g}" for value in values)
+    shown = ", ".join(f"{value:.12g}" for value in values)
     if len(values) != 3:
         raise DataError(
             f"borders [{shown}] are {len(values)} numbers; expected three: row ends "
@@ -87,7 +88,7 @@ def _row_ends(values: tuple[float | int, ...], num_rows: int) -> tuple[int, int,
         )
     if all(0 < value < 1 for value in values):
         return _ends_of_shares(values, num_rows, shown)
-    if any(value != int(value) for value in values):
+    if not all(float(value).is_integer() for value in values):
         raise DataError(
             f"borders [{shown}] are neither whole rows nor shares; expected three increasing row "
             "ends, or three shares between 0 and 1"
@@ -141,6 +142,6 @@ def require_windows(borders: Borders, context: int, horizon: int, *, name: str) 
             begin, end = part
             raise DataError(
                 f"{name}: the {label} part has {end - begin} rows [{begin}, {end}), but one window "
-                f"needs {needed} (context {context} + horizon {horizon}); shorten --data.context or "
-                "--data.horizon, move --data.borders, or bring more rows"
+                f"needs {needed} (context {context} + horizon {horizon}); shorten --data.context "
+                "or --data.horizon, move --data.borders, or bring more rows"
             )

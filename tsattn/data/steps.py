@@ -108,8 +108,8 @@ def _best_step(times: pd.DatetimeIndex, distances: np.ndarray) -> tuple[str, np.
     months = np.diff(np.asarray(times.year * 12 + times.month))
     if same_day and (months > 0).any():
         month = _most_common(months[months > 0])
-        candidates.append((f"{month} month{'s' if month > 1 else ''}", months != month))
-    if (times.dayofweek < 5).all() and (times == times.normalize()).all():
+        candidates.append((_months_text(int(month)), months != month))
+    if (times.day_of_week < 5).all() and (times == times.normalize()).all():
         days = times.to_numpy().astype("datetime64[D]")
         candidates.append(("a business day", days[1:] != np.busday_offset(days[:-1], 1)))
     return min(candidates, key=lambda candidate: int(candidate[1].sum()))
@@ -129,9 +129,12 @@ def step_text(step: Step | None) -> str:
     if step is None:
         return "unknown"
     if not isinstance(step, pd.Timedelta):
-        months = getattr(step, "months", None)
-        return f"{months} months" if months else str(step.freqstr)
-    seconds = step.total_seconds()
+        return _months_text(step.months) if hasattr(step, "months") else str(step.freqstr)
+    return seconds_text(step.total_seconds())
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration as people write it, such as ``1 h`` or ``15 min``."""
     parts: list[str] = []
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         count, seconds = divmod(seconds, size)
@@ -140,6 +143,27 @@ def step_text(step: Step | None) -> str:
     if seconds or not parts:
         parts.append(f"{seconds:g} s")
     return " ".join(parts)
+
+
+def _months_text(months: int) -> str:
+    count, unit = (months // 12, "year") if months % 12 == 0 else (months, "month")
+    return f"{count} {unit}{'s' if count > 1 else ''}"
+
+
+def encode_step(step: Step) -> str:
+    """Return a step as text that `decode_step` reads back exactly."""
+    if isinstance(step, pd.Timedelta):
+        return step.isoformat()
+    return f"months:{step.months}" if hasattr(step, "months") else str(step.freqstr)
+
+
+def decode_step(text: str) -> Step:
+    """Return the step that `encode_step` wrote."""
+    if text.startswith("P"):
+        return pd.Timedelta(text)
+    if text.startswith("months:"):
+        return pd.DateOffset(months=int(text.removeprefix("months:")))
+    return to_offset(text)
 
 
 def gap_texts(times: pd.DatetimeIndex, rows: Sequence[int], limit: int = 5) -> str:

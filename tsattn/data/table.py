@@ -2,24 +2,18 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tsattn.data.decoding import decode
 from tsattn.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _NAMED_DELIMITERS = {name: sign for sign, name in DELIMITERS.items()} | {"\\t": "\t"}
-_MAGIC = {
-    b"PK\x03\x04": "a zip archive or a spreadsheet (.xlsx); export the sheet as CSV",
-    b"\x1f\x8b": "gzip-compressed; unpack it first",
-    b"PAR1": "a Parquet file; convert it to CSV",
-    b"\x89HDF": "an HDF5 file; convert it to CSV",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet (.xls); export the sheet as CSV",
-}
 _SHOWN = 8
 # pandas reads decimals exactly by default from 3.1 on, and before when asked
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
@@ -88,7 +82,7 @@ class Table:
             frame = _parse(self.body, self.delimiter, names, text=True)
         return frame.astype(str).apply(lambda cells: cells.str.strip())
 
-    def where(self, rows: Iterable[int]) -> str:
+    def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""
         indices = list(rows)
         shown = ", ".join(str(self.positions[index]) for index in indices[:_SHOWN])
@@ -105,10 +99,10 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
         delimiter: Sign or name (``tab``) between cells; None recognises it.
 
     Raises:
-        DataError: The file is empty, binary, ragged, without rows or without a usable header, or its
-            delimiter cannot be told.
+        DataError: The file is empty, binary, ragged, without rows or without a usable header, or
+            its delimiter cannot be told.
     """
-    text, notes = _decode(data, label)
+    text, notes = decode(data, label)
     if not text.strip():
         raise DataError(
             f"{label} is empty; expected a header line (a time column, then channels) and data rows"
@@ -176,8 +170,8 @@ def _delimiter_sign(delimiter: str) -> str:
     sign = _NAMED_DELIMITERS.get(delimiter, delimiter)
     if len(sign) != 1 or sign.isalnum() or sign in '."':
         raise DataError(
-            f"delimiter {delimiter!r} cannot separate cells; expected one sign such as ',' ';' '|', or "
-            "the word tab"
+            f"delimiter {delimiter!r} cannot separate cells; expected one sign such as ',' ';' "
+            "'|', or the word tab"
         )
     return sign
 
@@ -194,37 +188,6 @@ def _quoted_records(text: str, sign: str) -> tuple[list[int], list[list[str]]]:
             lines.append(begin)
         begin = reader.line_num + 1
     return lines, records
-
-
-def _decode(data: bytes, label: str) -> tuple[str, list[str]]:
-    for magic, kind in _MAGIC.items():
-        if data.startswith(magic):
-            raise DataError(f"{label} is not a text file but {kind}")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return _unify(data.decode("utf-16")), ["encoding: UTF-16"]
-        except UnicodeDecodeError:
-            raise DataError(f"{label} is not readable UTF-16; save it as UTF-8") from None
-    if b"\x00" in data:
-        raise DataError(
-            f"{label} is a binary file (zero byte at offset {data.index(bytes(1))}); expected CSV text"
-        )
-    try:
-        return _unify(data.decode("utf-8-sig")), []
-    except UnicodeDecodeError as error:
-        header, newline, body = data.partition(b"\n")
-        if newline and body.isascii():  # only names are concerned, no datum
-            decoded = header.decode("cp1252", errors="replace")
-            text = f"{decoded}\n{body.decode('ascii')}"
-            return _unify(text), ["the header is not UTF-8; its names were read as Windows-1252"]
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{label} is not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}); save it as UTF-8"
-        ) from None
-
-
-def _unify(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def recognise_delimiter(text: str, label: str) -> str:
@@ -252,8 +215,9 @@ def recognise_delimiter(text: str, label: str) -> str:
         return in_header[0]  # ragged rows; the reader names the lines
     if not in_header:
         raise DataError(
-            f"{label}: no channels: the header {lines[0]!r} has one column; expected a time column and "
-            "at least one channel separated by comma, semicolon, tab or bar, or --data.delimiter"
+            f"{label}: no channels: the header {lines[0]!r} has one column; expected a time "
+            "column and at least one channel separated by comma, semicolon, tab or bar, or "
+            "--data.delimiter"
         )
     raise DataError(
         f"{label}: no sign cuts the header {lines[0]!r} and the rows into equally many cells; set "
@@ -270,8 +234,8 @@ def _check_header(header: list[str], frame: pd.DataFrame, label: str, sign: str)
     check_names(names, label)
     if width < 2:
         raise DataError(
-            f"{label}: no channels: the header has one column {header[0]!r}; expected a time column and "
-            f"at least one channel separated by {DELIMITERS.get(sign, sign)}"
+            f"{label}: no channels: the header has one column {header[0]!r}; expected a time "
+            f"column and at least one channel separated by {DELIMITERS.get(sign, sign)}"
         )
     return width
 
@@ -321,6 +285,6 @@ def _check_ragged(
         more = f" and {len(ragged) - _SHOWN} more lines" if len(ragged) > _SHOWN else ""
         comma = "; if the comma is the decimal sign, separate columns by semicolons"
         raise DataError(
-            f"{label}: {', '.join(ragged[:_SHOWN])} cells{more}, but the header has {width}; mend these "
-            f"lines{comma if sign == ',' else ''}"
+            f"{label}: {', '.join(ragged[:_SHOWN])} cells{more}, but the header has {width}; mend "
+            f"these lines{comma if sign == ',' else ''}"
         )

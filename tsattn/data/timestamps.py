@@ -1,4 +1,4 @@
-"""Timestamps from the cells of a file: what order day, month and year have is proved, never guessed."""
+"""Timestamps from the cells of a file: the order of day and month is proved, never guessed."""
 
 import re
 from collections.abc import Sequence
@@ -72,9 +72,9 @@ def parse_times(
 ) -> ParsedTimes:
     """Read timestamps.
 
-    Year-first dates, month names, quarters and bare digits say themselves what they are. For dates such
-    as ``03/04/2020`` the order is proved by a number above 12 anywhere in the column, or by being the
-    only one that gives regular, increasing timestamps.
+    Year-first dates, month names, quarters and bare digits say themselves what they are. For dates
+    such as ``03/04/2020`` the order is proved by a number above 12 anywhere in the column, or by
+    being the only one that gives regular, increasing timestamps.
 
     Args:
         cells: Text of the time column.
@@ -185,8 +185,9 @@ def _choose(
         f"{order} ({pd.Timestamp(valid[order][differing]).date()})" for order in orders
     )
     raise DataError(
-        f"{label}: the date {cells.iloc[differing]!r} can be read {readings}, and nothing in the column "
-        "decides; set --data.day_first true or --data.day_first false, or write dates as 2020-12-31"
+        f"{label}: the date {cells.iloc[differing]!r} can be read {readings}, and nothing in the "
+        "column decides; set --data.day_first true or --data.day_first false, or write dates as "
+        "2020-12-31"
     )
 
 

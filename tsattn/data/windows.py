@@ -34,8 +34,8 @@ class WindowBatch(NamedTuple):
 class Windows(Dataset[WindowBatch]):
     """All windows of one part of the data, gathered on demand.
 
-    Rows of all series stand one after the other in one tensor, which the three parts share. A batch is
-    one indexed read of overlapping strided views; no window is ever copied beforehand.
+    Rows of all series stand one after the other in one tensor, which the three parts share. A
+    batch is one indexed read of overlapping strided views; no window is ever copied beforehand.
 
     Args:
         values_RC: float32 rows of all series, standardised.
@@ -116,12 +116,13 @@ class WindowSampler(DistributedSampler[Tensor]):
     """Yields the window indices of one batch after the other.
 
     The order depends on ``(seed, epoch)`` alone, so a resumed run sees what an uninterrupted one
-    would. With several replicas each window goes to exactly one of them; nothing is repeated to fill up.
+    would. With several replicas each window goes to exactly one of them; nothing is repeated to
+    fill up.
 
-    With ``drop_last`` every batch of every replica is full and all replicas have equally many. Should
-    there be fewer windows than one full round of batches, one smaller batch per replica is made of all of
-    them, so an epoch never is empty. Without it no window is left out, and replicas have equally many
-    batches wherever the numbers allow it.
+    With ``drop_last`` every batch of every replica is full and all replicas have equally many.
+    Should there be fewer windows than one full round of batches, one smaller batch per replica is
+    made of all of them, so an epoch never is empty. Without it no window is left out, and replicas
+    have equally many batches wherever the numbers allow it.
 
     Args:
         num_windows: Windows to draw from.
@@ -153,7 +154,8 @@ class WindowSampler(DistributedSampler[Tensor]):
             raise ConfigError(f"rank {rank} is not one of {num_replicas} replicas")
         if drop_last and 0 < num_windows < num_replicas:
             raise ConfigError(
-                f"{num_windows} windows cannot be shared by {num_replicas} replicas; use fewer devices"
+                f"{num_windows} windows cannot be shared by {num_replicas} replicas; use fewer "
+                "devices"
             )
         super().__init__(
             range(num_windows),  # pyright: ignore[reportArgumentType]

@@ -28,8 +28,9 @@ class PatchTST(ForecastNetwork):
         channels: number of channels.
         context: steps of the window; needs not be a multiple of ``stride``.
         horizon: steps to forecast.
-        patch_length: steps of a patch, at most ``context``.
-        stride: steps between the starts of two patches.
+        patch_length: steps of a patch, at most ``context``; ``None`` means 16, or the context where
+            that is shorter.
+        stride: steps between the starts of two patches; ``None`` means half a patch.
         num_layers: encoder layers.
         d_model: width of a token.
         num_heads: attention heads; must divide ``d_model``.
@@ -67,8 +68,8 @@ class PatchTST(ForecastNetwork):
         context: int,
         horizon: int,
         *,
-        patch_length: int = 16,
-        stride: int = 8,
+        patch_length: int | None = None,
+        stride: int | None = None,
         num_layers: int = 3,
         d_model: int = 128,
         num_heads: int = 16,
@@ -87,6 +88,8 @@ class PatchTST(ForecastNetwork):
         attention_impl: str = "auto",
     ) -> None:
         super().__init__(channels, context, horizon)
+        patch_length = min(16, context) if patch_length is None else patch_length
+        stride = max(1, patch_length // 2) if stride is None else stride
         self.revin = (
             RevIN(channels, affine=revin_affine, subtract_last=subtract_last) if revin else None
         )

@@ -64,6 +64,7 @@ class EpochTable(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
         metrics = {k: v.item() for k, v in sorted(trainer.callback_metrics.items())}
+        metrics["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,

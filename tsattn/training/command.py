@@ -5,12 +5,10 @@ the tuner all go through it.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -25,6 +23,7 @@ from tsattn.training.callbacks import MONITOR, EpochTable, Predictions, checkpoi
 from tsattn.training.checkpoint import SafeCheckpointIO, read_checkpoint
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.parser import RecipeParser
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.task import ForecastTask
 
@@ -55,24 +54,6 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     if "--config" not in arguments and "-c" not in arguments and "--help" not in arguments:
         arguments[1:1] = ["--config", str(configs_dir() / DEFAULT_RECIPE)]
     return TrainingCLI(arguments).result
-
-
-class RecipeParser(LightningArgumentParser):
-    """Names the nearest right key when one is misspelt."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message, with a suggestion where a key is unknown, and exit with 2."""
-        text = message if ex is None else f"{message}\n{ex}" if str(ex) not in message else message
-        super().error(text + self._suggestion(text), ex)
-
-    def _suggestion(self, message: str) -> str:
-        found = re.findall(r"[Kk]ey '?\"?([\w.]+)'?\"? is not expected|--([\w.]+)", message)
-        for given in (a or b for a, b in found):
-            keys = {action.dest for action in self._actions}
-            near = get_close_matches(given, keys, n=3)
-            if near and given not in keys:
-                return f"\nDid you mean {' or '.join(near)}?"
-        return ""
 
 
 class TrainingCLI(LightningCLI):
