@@ -47,7 +47,8 @@ class WindowErrors(Metric):
 
     def update(self, forecast_BHC: Horizon, target_BHC: Horizon, index_B: Index) -> None:
         """Add a batch of windows."""
-        error_BHC = (forecast_BHC - target_BHC).detach()
+        wide = torch.promote_types(forecast_BHC.dtype, torch.float32)
+        error_BHC = forecast_BHC.detach().to(wide) - target_BHC.to(wide)
         squared_BC = error_BHC.square().mean(dim=1).to(_SUM)
         absolute_BC = error_BHC.abs().mean(dim=1).to(_SUM)
         first_B = index_B < self.first
