@@ -194,7 +194,7 @@ class ForecastData(L.LightningDataModule):
         )
         if shuffle and self.trainer:
             # a resumed run iterates before Lightning has told the sampler which epoch it is
-            sampler.set_epoch(self.trainer.current_epoch)
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return loader(windows, sampler)
 
 

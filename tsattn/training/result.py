@@ -64,8 +64,7 @@ def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
 
 
 def _score(network: ForecastNetwork, windows: Windows, batch_size: int = 256) -> dict[str, float]:
-    errors = WindowErrors(network.channels)
-    errors.sync_on_compute = False  # one process scores all windows
+    errors = WindowErrors(network.channels, sync_on_compute=False)
     with torch.inference_mode():
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
