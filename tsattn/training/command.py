@@ -33,6 +33,7 @@ from tsattn.training.checkpoint import (
     require_same_network,
 )
 from tsattn.training.datamodule import ForecastData
+from tsattn.training.estimate import EnoughMeasuredError, FirstSteps
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.parser import RecipeParser
 from tsattn.training.recipes import with_recipes
@@ -45,7 +46,9 @@ _LINKS = {
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
 }
-_NOT_SAVED = ("config", "ckpt_path", "overwrite", "save_predictions", "run_dir", "verbose")
+_NOT_SAVED = (
+    "config", "ckpt_path", "estimate", "overwrite", "save_predictions", "run_dir", "verbose"
+)  # fmt: skip
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
@@ -104,6 +107,11 @@ class TrainingCLI(LightningCLI):
             "--overwrite", action="store_true", help="replace an existing run or output file"
         )
         parser.add_argument(
+            "--estimate",
+            action="store_true",
+            help="with fit: measure a few steps, say how long the run will take, and write nothing",
+        )
+        parser.add_argument(
             "--save_predictions",
             type=Path | None,
             help="npz file for the forecasts of all test windows",
@@ -139,7 +147,10 @@ class TrainingCLI(LightningCLI):
         self.resuming = self.fitting and self.folder.owns(given.ckpt_path)
         if given.save_predictions:
             refuse_existing(given.save_predictions, overwrite=given.overwrite)
-        self.keeps_files = self.fitting and not given.trainer.fast_dev_run
+        self.estimating = bool(given.estimate)
+        if self.estimating and not self.fitting:
+            raise ConfigError(f"--estimate belongs to fit, not to {self.subcommand}; leave it out")
+        self.keeps_files = self.fitting and not given.trainer.fast_dev_run and not self.estimating
         if self.keeps_files and not self.resuming and not _is_child():
             self.folder.require_unused(overwrite=given.overwrite)
 
@@ -173,6 +184,10 @@ class TrainingCLI(LightningCLI):
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
+            callbacks.append(FirstSteps())
+        if self.estimating:
+            callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
+            kwargs.setdefault("enable_checkpointing", False)
         given = self._get(self.config_init, "trainer")
         given["callbacks"] = [*(given.get("callbacks") or []), *report.progress(), *callbacks]
         given["plugins"] = [*_as_list(given.get("plugins")), SafeCheckpointIO()]
@@ -202,16 +217,20 @@ class TrainingCLI(LightningCLI):
             report.draw_schedule_of(self.model, self.datamodule, self.trainer, self.folder)
 
     def fit(self, **arguments: Any) -> None:
-        """Train; a person's interruption comes out as such, where Lightning exits."""
+        """Train, or measure; an interruption comes out as such, where Lightning exits."""
         try:
             self.trainer.fit(**arguments)
+        except EnoughMeasuredError:
+            return
         except SystemExit:
             if self.trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
 
     def after_fit(self) -> None:
-        """Test the best checkpoint and write the result."""
+        """Test the best checkpoint and write the result, unless steps were only measured."""
+        if self.estimating:
+            return
         self._test(self.folder.best if self.keeps_files else None)
 
     def before_validate(self) -> None:

@@ -54,6 +54,7 @@ def suggestion(message: str) -> str:
 def known_words() -> list[str]:
     """Every key a recipe may hold and every class it may name."""
     keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
+    keys.append("estimate")
     for prefix, owner in (
         ("trainer", Trainer),
         ("model", ForecastTask),

@@ -127,13 +127,13 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(device),
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(device),
         "devices": trainer.world_size,
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
         "versions": {name: version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -182,7 +182,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _processor(device: torch.device) -> str:
+def processor(device: torch.device) -> str:
+    """Return the name of a device's processor and, of a CPU, its vector units."""
     if device.type != "cpu":
         return device.type
     try:
@@ -194,8 +195,8 @@ def _processor(device: torch.device) -> str:
     return f"cpu: {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it runs from one."""
+def commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, if it runs from one."""
     root = Path(tsattn.__file__).parent.parent
     if not (root / ".git").exists():
         return None
