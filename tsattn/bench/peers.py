@@ -5,6 +5,7 @@ names and gives the same forecast, which the gate checks. Hugging Face's is anot
 has neither residual scores nor the patch at the end (one patch fewer).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ def neuralforecast(recipe: Recipe, batch: Batch) -> Peer:
     channels, context, horizon = recipe.sizes
     network = recipe.network()
     given = network.init_args
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its seed
     module: Any = Theirs(
         h=horizon,
         input_size=context,

@@ -38,7 +38,7 @@ def measure(
     contenders: Mapping[str, Callable[[], Any]],
     rounds: int,
     *,
-    warm_up: int = 1,
+    warm_up: int = 2,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Run all contenders in turn, ``rounds`` times.
