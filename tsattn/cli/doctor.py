@@ -36,6 +36,7 @@ PACKAGES = (
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "neuralforecast": ("neuralforecast",),
     "ray": ("ray",),
+    "bench": ("neuralforecast", "transformers"),
     "plots": ("matplotlib", "plotly", "tensorboard"),
 }
 """The modules that each extra of the package brings."""
