@@ -72,7 +72,7 @@ def test_training_is_checked_timed_and_written(typed: Typed, tmp_path: Path) -> 
     timings = json.loads(file.read_text(encoding="utf-8"))["timings"]
     assert [(t["phase"], t["name"]) for t in timings] == [
         (phase, f"auto {precision}")
-        for phase in ("step", "forward", "evaluation")
+        for phase in ("step", "forward", "evaluation", "one window")
         for precision in ("float32", "bf16")
     ]
     assert all(t["share"] > 0 and t["peak_mib"] is None for t in timings)

@@ -102,7 +102,8 @@ def case_of(text: str) -> Case:
             f"--shape takes batch,heads,length,width as four positive numbers, got {text!r}; "
             "for example --shape 896,4,42,4"
         )
-    return Case("x".join(map(str, sizes)), *sizes)
+    batch, heads, length, width = sizes
+    return Case("x".join(map(str, sizes)), batch, heads, length, width)
 
 
 def time_kernels(

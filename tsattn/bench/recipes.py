@@ -12,6 +12,7 @@ from torch import Tensor
 from tsattn.bench.ceilings import Product
 from tsattn.models import EncoderDecoderTransformer, ForecastNetwork, PatchTST
 from tsattn.nn import MultiHeadActiveAttention
+from tsattn.ops.impl import as_impl
 from tsattn.resources import configs_dir
 
 _NETWORKS: Mapping[str, type[ForecastNetwork]] = {
@@ -122,7 +123,12 @@ RECIPES = (
 
 
 def with_impl(network: ForecastNetwork, impl: str) -> ForecastNetwork:
-    """Return a copy of a network whose attention is computed by this implementation."""
+    """Return a copy of a network whose attention is computed by this implementation.
+
+    Raises:
+        ValueError: no implementation has this name.
+    """
+    as_impl(impl)
     copied = copy.deepcopy(network)
     for part in copied.modules():
         if isinstance(part, MultiHeadActiveAttention):

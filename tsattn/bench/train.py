@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from tsattn.bench.timing import Spread, measure, speed_up
 from tsattn.errors import ConfigError
 
 PRECISIONS = ("float32", "bf16")
-PHASES = ("step", "forward", "evaluation")
+PHASES = ("step", "forward", "evaluation", "one window")
 _LEARNING_RATE = 1e-4
 
 
@@ -27,8 +28,8 @@ class TrainTiming:
 
     Attributes:
         recipe: name of the recipe.
-        phase: ``step`` (forwards, backwards, Adam), ``forward`` (training mode) or ``evaluation``
-            (no dropout, no autograd).
+        phase: ``step`` (forwards, backwards, Adam), ``forward`` (training mode), ``evaluation`` (no
+            dropout, no autograd) or ``one window`` (evaluation of a single window).
         name: ``auto bf16``, ``reference float32``, ``neuralforecast float32``, ...
         milliseconds: time of one batch.
         speed_ups: times faster than each peer, by its name; empty for a peer.
@@ -76,7 +77,7 @@ def contender(recipe: Recipe, name: str) -> Peer:
 
 
 def runs_of(made: Peer, precision: str) -> Mapping[str, Callable[[], None]]:
-    """Return the three phases of a network as functions without arguments."""
+    """Return step, forward and evaluation of a network as functions without arguments."""
     optimizer = torch.optim.Adam(made.module.parameters(), lr=_LEARNING_RATE)
 
     def forward() -> Tensor:
@@ -129,10 +130,9 @@ def time_training(
     work = operations(recipe)
     rates = product_rates(recipe.products)
     needed = {name: memory(recipe, name) for name in names}
-    runs = {n: runs_of(contender(recipe, n), n.rsplit(" ", 1)[1]) for n in names}
     own_peers = [name for name in names if name.rsplit(" ", 1)[0] in peers_of(recipe)]
-    for phase in PHASES:
-        seconds = measure({name: runs[name][phase] for name in names}, rounds)
+    for phase, runs in _phases(recipe, names):
+        seconds = measure(runs, rounds)
         for name, taken in seconds.items():
             peers = [] if name in own_peers else own_peers
             gflops = work[phase] / Spread.of(taken).median
@@ -151,6 +151,21 @@ def time_training(
             )
 
 
+def _phases(
+    recipe: Recipe, names: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, Callable[[], None]]]]:
+    """Yield every phase with its contenders; the batch is laid out before anything is timed."""
+
+    def built(size: Recipe) -> dict[str, Mapping[str, Callable[[], None]]]:
+        return {name: runs_of(contender(size, name), name.rsplit(" ", 1)[1]) for name in names}
+
+    runs = built(recipe)
+    for phase in PHASES[:-1]:
+        yield phase, {name: run[phase] for name, run in runs.items()}
+    alone = built(recipe.with_batch(1))
+    yield PHASES[-1], {name: run["evaluation"] for name, run in alone.items()}
+
+
 def operations(recipe: Recipe) -> dict[str, float]:
     """Count the arithmetic of each phase in plain torch, in 1e9 operations."""
     made = contender(recipe.with_batch(1), "reference float32")
@@ -159,10 +174,11 @@ def operations(recipe: Recipe) -> dict[str, float]:
         with FlopCounterMode(display=False) as counter:
             run()
         counted[phase] = 1e-9 * counter.get_total_flops() * recipe.batch
+    counted["one window"] = counted["evaluation"] / recipe.batch
     return counted
 
 
-def _autocast(precision: str) -> AbstractContextManager[None]:
+def _autocast(precision: str) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
