@@ -4,8 +4,10 @@ import sys
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tsattn.bench import footprint
+from tsattn.bench.arithmetic import forward_gflop
 from tsattn.bench.peers import huggingface, neuralforecast, peers_of
 from tsattn.bench.recipes import RECIPES, Recipe, with_impl
 from tsattn.bench.train import contender, operations, peer_checks, runs_of
@@ -96,10 +98,31 @@ def test_an_unknown_contender_is_refused() -> None:
     assert set(peers_of(ILLNESS)) == {"neuralforecast", "huggingface"}
 
 
+def counted(name: str, recipe: Recipe) -> float:
+    """What torch's counter sees of a forward pass, in 1e9 operations."""
+    made = contender(recipe, name)
+    with FlopCounterMode(display=False) as counter:
+        runs_of(made, "float32")["evaluation"]()
+    return 1e-9 * counter.get_total_flops()
+
+
+def test_arithmetic_of_the_transformer_is_what_its_plain_modules_do() -> None:
+    by_hand, seen = forward_gflop(SMALL_TRANSFORMER), counted("plain float32", SMALL_TRANSFORMER)
+    assert seen == pytest.approx(by_hand, rel=1e-3)  # it projects the label too
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("recipe", [ETTH1, WEATHER, ILLNESS], ids=lambda recipe: recipe.name)
+def test_arithmetic_of_patchtst_is_what_neuralforecast_does(recipe: Recipe) -> None:
+    pytest.importorskip("neuralforecast", reason="the extra neuralforecast is not installed")
+    small = recipe.with_batch(2)
+    assert counted("neuralforecast float32", small) == pytest.approx(forward_gflop(small), rel=1e-9)
+
+
 def test_a_step_is_three_times_the_arithmetic_of_an_evaluation() -> None:
-    counted = operations(ILLNESS)
-    assert counted["forward"] == counted["evaluation"] > 0
-    assert 2.5 < counted["step"] / counted["forward"] <= 3.0  # no gradient of the window itself
+    work = operations(ILLNESS)
+    assert work["step"] == pytest.approx(3 * work["evaluation"])
+    assert work["one window"] == pytest.approx(work["forward"] / 16)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

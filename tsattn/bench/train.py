@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from tsattn.bench import gate
+from tsattn.bench.arithmetic import BACKWARD, forward_gflop
 from tsattn.bench.ceilings import ceiling, product_rates
 from tsattn.bench.peers import Peer, ours, peers_of
 from tsattn.bench.recipes import Recipe, with_impl
@@ -33,7 +33,7 @@ class TrainTiming:
         name: ``auto bf16``, ``reference float32``, ``neuralforecast float32``, ...
         milliseconds: time of one batch.
         speed_ups: times faster than each peer, by its name; empty for a peer.
-        gflops: achieved 1e9 operations per second, counting those of plain torch.
+        gflops: achieved 1e9 operations per second, those of `tsattn.bench.arithmetic`.
         share: of what the recipe's dense products alone reach here, in the same dtype.
         peak_mib: largest resident memory of a process that only trains this; None: not measured.
         growth_mib: how much of that came with the training itself.
@@ -167,15 +167,14 @@ def _phases(
 
 
 def operations(recipe: Recipe) -> dict[str, float]:
-    """Count the arithmetic of each phase in plain torch, in 1e9 operations."""
-    made = contender(recipe.with_batch(1), "reference float32")
-    counted: dict[str, float] = {}
-    for phase, run in runs_of(made, "float32").items():
-        with FlopCounterMode(display=False) as counter:
-            run()
-        counted[phase] = 1e-9 * counter.get_total_flops() * recipe.batch
-    counted["one window"] = counted["evaluation"] / recipe.batch
-    return counted
+    """Return the arithmetic of each phase, in 1e9 operations."""
+    forward = forward_gflop(recipe)
+    return {
+        "step": (1 + BACKWARD) * forward,
+        "forward": forward,
+        "evaluation": forward,
+        "one window": forward / recipe.batch,
+    }
 
 
 def _autocast(precision: str) -> AbstractContextManager[Any]:
