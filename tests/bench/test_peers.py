@@ -46,19 +46,25 @@ def test_an_implementation_is_put_into_a_copy() -> None:
     assert [layer.attention.impl for layer in network.layers] == ["auto"] * 3  # pyright: ignore
 
 
-def test_plain_transformer_gives_our_forecast() -> None:
-    (check,) = peer_checks(SMALL_TRANSFORMER, ["plain"])
+PLAIN = (ILLNESS, SMALL_TRANSFORMER)
+
+
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda recipe: recipe.name)
+def test_plain_modules_with_our_weights_give_our_forecast(recipe: Recipe) -> None:
+    (check,) = peer_checks(recipe, ["plain"])
     assert check.passed, check.detail
 
 
-def test_plain_transformer_drops_out_and_trains() -> None:
-    made = contender(SMALL_TRANSFORMER, "plain float32")
+@pytest.mark.parametrize("recipe", PLAIN, ids=lambda recipe: recipe.name)
+def test_plain_modules_drop_out_and_train(recipe: Recipe) -> None:
+    made = contender(recipe.with_batch(1), "plain float32")
     before = [p.detach().clone() for p in made.module.parameters()]
     made.module.train()
     with torch.no_grad():
         assert not torch.equal(made.forecast(), made.forecast())
     runs_of(made, "float32")["step"]()
-    assert not any(torch.equal(a, b) for a, b in zip(before, made.module.parameters(), strict=True))
+    after = list(made.module.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 @pytest.mark.unchecked
@@ -95,7 +101,8 @@ def test_an_absent_peer_says_what_to_install(
 def test_an_unknown_contender_is_refused() -> None:
     with pytest.raises(ConfigError, match="neither a peer nor an impl 'nobody'"):
         contender(ILLNESS, "nobody float32")
-    assert set(peers_of(ILLNESS)) == {"neuralforecast", "huggingface"}
+    assert set(peers_of(ILLNESS)) == {"neuralforecast", "huggingface", "plain"}
+    assert set(peers_of(TRANSFORMER)) == {"plain"}
 
 
 def counted(name: str, recipe: Recipe) -> float:
@@ -106,17 +113,11 @@ def counted(name: str, recipe: Recipe) -> float:
     return 1e-9 * counter.get_total_flops()
 
 
-def test_arithmetic_of_the_transformer_is_what_its_plain_modules_do() -> None:
-    by_hand, seen = forward_gflop(SMALL_TRANSFORMER), counted("plain float32", SMALL_TRANSFORMER)
-    assert seen == pytest.approx(by_hand, rel=1e-3)  # it projects the label too
-
-
-@pytest.mark.unchecked
-@pytest.mark.parametrize("recipe", [ETTH1, WEATHER, ILLNESS], ids=lambda recipe: recipe.name)
-def test_arithmetic_of_patchtst_is_what_neuralforecast_does(recipe: Recipe) -> None:
-    pytest.importorskip("neuralforecast", reason="the extra neuralforecast is not installed")
-    small = recipe.with_batch(2)
-    assert counted("neuralforecast float32", small) == pytest.approx(forward_gflop(small), rel=1e-9)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_arithmetic_is_what_plain_modules_do(recipe: Recipe) -> None:
+    small = recipe.with_batch(1)
+    seen = counted("plain float32", small)
+    assert seen == pytest.approx(forward_gflop(small), rel=1e-3)  # the label is projected too
 
 
 def test_a_step_is_three_times_the_arithmetic_of_an_evaluation() -> None:

@@ -15,14 +15,13 @@ from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, pr
 from tsattn.bench.footprint import measure_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
-from tsattn.bench.peers import PATCHTST_PEERS, TRANSFORMER_PEERS, peers_of
+from tsattn.bench.peers import PEERS, peers_of
 from tsattn.bench.recipes import RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, availability
 
-_PEERS = (*PATCHTST_PEERS, *TRANSFORMER_PEERS)
 _LARGE_PRODUCT = Product(8192, 512, 2048)
 _MIXED = {"float32": "float32", "bf16": "bfloat16"}
 
@@ -92,7 +91,7 @@ def _train(options: Namespace, console: Console) -> Any:
     known = {recipe.name: recipe for recipe in RECIPES}
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
     precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
-    wanted = _chosen(options.peers, dict.fromkeys(_PEERS), "peer") if options.peers != [] else []
+    wanted = _chosen(options.peers, PEERS, "peer") if options.peers != [] else []
     impls = _implementations(options.impls)
     dtypes = [_MIXED[precision] for precision in precisions]
     checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
@@ -192,5 +191,5 @@ def _train_options(add: Callable[..., Any]) -> None:
     names = ", ".join(recipe.name for recipe in RECIPES)
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
-    add("--peers", nargs="*", type=str, help=f"among {', '.join(_PEERS)}; default: all")
+    add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")

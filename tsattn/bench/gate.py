@@ -5,6 +5,7 @@ for the output and every gradient; what the dtype cannot resolve is free. Networ
 same budget, and to the stored tensors of the published code where a checkout has them.
 """
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,19 +13,21 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 import tsattn
 from tsattn.bench.ceilings import DTYPES
+from tsattn.bench.plain import plain_of
 from tsattn.bench.recipes import Batch, Recipe, with_impl
-from tsattn.interop.published import from_state_dict
-from tsattn.models import ForecastNetwork
+from tsattn.interop.published import from_state_dict, to_state_dict
+from tsattn.models import Forecast, ForecastNetwork
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
 
 FACTOR = 2.0
 _STEPS_OF_A_NETWORK = 32  # rounding steps that a network's plain forecast and gradients may differ
 _PARITY = 1e-5
 _PLAIN = ("reference", "sdpa")
+_NOT_LEARNED = (".pe", ".scale", ".running_mean", ".running_var", ".num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,12 @@ def network_checks(
 ) -> Iterator[Check]:
     """Compare a recipe's forecast, loss and gradient, dropout off, with float64.
 
-    The yardstick is the network with the reference in the same precision.
+    The truth and the yardstick are the same network of torch's own modules.
     """
-    network, small = recipe.network(dropout=0.0), recipe.with_batch(2)
-    batch = small.draw()
-    exact = _training(with_impl(network, "reference").double(), batch.double(), "float32")
+    network, batch = recipe.network(dropout=0.0), recipe.with_batch(2).draw()
+    exact = _training(plain_of(network).double(), batch.double(), "float32")
     for precision in precisions:
-        plain = _training(with_impl(network, "reference"), batch, precision)
+        plain = _training(plain_of(network), batch, precision)
         eps = torch.finfo(DTYPES["float32" if precision == "float32" else "bfloat16"]).eps
         for impl in implementations:
             ours = _training(with_impl(network, impl), batch, precision)
@@ -111,13 +113,30 @@ def network_checks(
             yield _budget(name, ours, exact, [plain], _STEPS_OF_A_NETWORK * eps)
 
 
-def _training(network: ForecastNetwork, batch: Batch, precision: str) -> list[Tensor]:
+def _training(network: nn.Module, batch: Batch, precision: str) -> list[Tensor]:
+    """Return forecast, loss and gradient."""
     network.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
-        forecast = network(*batch.inputs).mean
+        result = network(*batch.inputs)
+    forecast = result.mean if isinstance(result, Forecast) else result
     loss = torch.nn.functional.mse_loss(forecast.to(batch.target.dtype), batch.target)
-    gradients = torch.autograd.grad(loss, list(network.parameters()))
-    return [forecast.detach(), loss.detach(), torch.cat([g.flatten() for g in gradients])]
+    loss.backward()
+    return [forecast.detach(), loss.detach(), _gradient(network)]
+
+
+def _gradient(network: nn.Module) -> Tensor:
+    """Return all gradients as one vector, in the order of the published names."""
+    if isinstance(network, ForecastNetwork):
+        holder = copy.deepcopy(network)
+        with torch.no_grad():
+            for target, source in zip(holder.parameters(), network.parameters(), strict=True):
+                assert source.grad is not None, "a parameter without a gradient"
+                target.copy_(source.grad)
+        named = to_state_dict(holder)
+    else:
+        named = {k: p.grad for k, p in network.named_parameters() if p.grad is not None}
+    learned = sorted(k for k in named if not k.endswith(_NOT_LEARNED))
+    return torch.cat([named[k].flatten() for k in learned])
 
 
 def parity_checks(implementations: Sequence[str]) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tsattn.bench.plain import PlainTransformer
+from tsattn.bench.plain import plain_of
 from tsattn.bench.recipes import Batch, Recipe
 from tsattn.errors import MissingExtraError
 from tsattn.interop.published import to_state_dict
@@ -135,22 +135,21 @@ def huggingface(recipe: Recipe, batch: Batch) -> Peer:
 
 
 def plain(recipe: Recipe, batch: Batch) -> Peer:
-    """Build the Transformer from torch's own modules, with the weights of ours."""
-    network = recipe.network()
-    module = PlainTransformer(network)
+    """Build the network from torch's own modules, with the weights of ours."""
+    module = plain_of(recipe.network())
     return Peer(module, lambda: module(*batch.inputs), batch.target, lambda y: y, True)
 
 
-PATCHTST_PEERS: Mapping[str, Callable[[Recipe, Batch], Peer]] = {
+PEERS: Mapping[str, Callable[[Recipe, Batch], Peer]] = {
     "neuralforecast": neuralforecast,
     "huggingface": huggingface,
+    "plain": plain,
 }
-TRANSFORMER_PEERS: Mapping[str, Callable[[Recipe, Batch], Peer]] = {"plain": plain}
 
 
 def peers_of(recipe: Recipe) -> Mapping[str, Callable[[Recipe, Batch], Peer]]:
     """Return the peers that have a recipe's network."""
-    return PATCHTST_PEERS if recipe.is_patchtst else TRANSFORMER_PEERS
+    return PEERS if recipe.is_patchtst else {"plain": plain}
 
 
 def _missing(what: str, package: str, error: ImportError) -> MissingExtraError:

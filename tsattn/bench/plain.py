@@ -1,15 +1,17 @@
-"""The encoder-decoder Transformer said with torch's own modules: what ours is compared with.
+"""Our networks said with torch's own modules: what they are compared with and checked against.
 
 Same weights, same mathematics, same dropout; nothing of `tsattn.ops` or `tsattn.nn`. The names of
-its parts are those of the published code, so that it takes what `interop.published` writes.
+the parts are those of the published code, so that they take what `interop.published` writes.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.interop.published import to_state_dict
-from tsattn.models import ForecastNetwork
+from tsattn.models import ForecastNetwork, PatchTST
 
 
 class _Attention(nn.Module):
@@ -128,3 +130,83 @@ class PlainTransformer(nn.Module):
         for layer in self.decoder["layers"].children():
             y = layer(y, memory)
         return self.decoder["projection"](self.decoder["norm"](y))[:, -self.horizon :]
+
+
+class _PatchLayer(nn.Module):
+    """A post-norm layer with batch norm and residual scores."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        names = ("W_Q", "W_K", "W_V")
+        projections: dict[str, nn.Module] = {name: nn.Linear(width, width) for name in names}
+        out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        self.self_attn = nn.ModuleDict(projections | {"to_out": out})
+        self.norm_attn = nn.Sequential(nn.Identity(), nn.BatchNorm1d(width))
+        self.ff = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+        )
+        self.norm_ffn = nn.Sequential(nn.Identity(), nn.BatchNorm1d(width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, previous: Tensor | float) -> tuple[Tensor, Tensor]:
+        q, k, v = (self._split(self.self_attn[name](x)) for name in ("W_Q", "W_K", "W_V"))
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + previous
+        attended = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
+        x = x + self.dropout(self.self_attn["to_out"](attended))
+        x = self.norm_attn(x.transpose(1, 2)).transpose(1, 2)
+        x = x + self.dropout(self.ff(x))
+        return self.norm_ffn(x.transpose(1, 2)).transpose(1, 2), scores
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class PlainPatchTST(nn.Module):
+    """A `PatchTST` of the shipped recipes of torch's own modules.
+
+    Args:
+        network: the network whose sizes and weights it takes.
+    """
+
+    def __init__(self, network: ForecastNetwork) -> None:
+        super().__init__()
+        given = network.init_args
+        width, dropout = given["d_model"], given["dropout"]
+        self.patch, self.stride = given["patch_length"], given["stride"]
+        patches = (network.context - self.patch) // self.stride + 2
+        layers = [
+            _PatchLayer(width, given["num_heads"], given["d_ff"], dropout)
+            for _ in range(given["num_layers"])
+        ]
+        backbone: Any = nn.Module()
+        backbone.W_P = nn.Linear(self.patch, width)
+        backbone.W_pos = nn.Parameter(torch.empty(patches, width))
+        backbone.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        head = nn.ModuleDict({"linear": nn.Linear(width * patches, network.horizon)})
+        self.model = nn.ModuleDict({"backbone": backbone, "head": head})
+        self.layers, self.dropout = layers, nn.Dropout(dropout)
+        state = to_state_dict(network)
+        self.load_state_dict({k: t for k, t in state.items() if not k.endswith(".scale")})
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """Forecast the horizon, [batch, horizon, channels]."""
+        mean = x_BTC.mean(dim=1, keepdim=True)
+        deviation = torch.sqrt(x_BTC.var(dim=1, keepdim=True, unbiased=False) + 1e-5)
+        x = ((x_BTC - mean) / deviation).transpose(1, 2)
+        x = F.pad(x, (0, self.stride), mode="replicate").unfold(-1, self.patch, self.stride)
+        backbone: Any = self.model["backbone"]
+        tokens = self.dropout(backbone.W_P(x) + backbone.W_pos)
+        y, scores = tokens.flatten(0, 1), 0.0
+        for layer in self.layers:
+            y, scores = layer(y, scores)
+        features = y.view_as(tokens).transpose(2, 3).flatten(2)
+        head: Any = self.model["head"]
+        y = head["linear"](features).transpose(1, 2)
+        return y * deviation + mean
+
+
+def plain_of(network: ForecastNetwork) -> nn.Module:
+    """Return a network of the shipped recipes as torch's own modules, with the same weights."""
+    kind = PlainPatchTST if isinstance(network, PatchTST) else PlainTransformer
+    return kind(network)
