@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from tests.training.tiny import BATCH, CONTEXT, HORIZON, TEST_WINDOWS
@@ -29,14 +30,14 @@ def small(value_activation: ValueActivation = "tanh") -> PatchTST:
     )
 
 
-def notebook_trainer(folder: Path, **arguments: Any) -> L.Trainer:
+def notebook_trainer(folder: Path, max_epochs: int = 1) -> L.Trainer:
     return L.Trainer(
+        max_epochs=max_epochs,
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 1} | arguments,
     )
 
 
@@ -46,7 +47,7 @@ def illness() -> ForecastData:
 
 def checkpoint_of(trainer: L.Trainer) -> str:
     callback = trainer.checkpoint_callback
-    assert isinstance(callback, L.callbacks.ModelCheckpoint)
+    assert isinstance(callback, ModelCheckpoint)
     return callback.best_model_path
 
 
@@ -136,15 +137,16 @@ def test_own_activation_with_weights_of_its_own_learns_them(tmp_path: Path) -> N
 
 def test_network_without_parameters_is_not_fitted(tmp_path: Path) -> None:
     task = ForecastTask(LastValue(7, CONTEXT, HORIZON))
-    with pytest.raises(ConfigError, match="LastValue has no parameters.*tsattn test"):
+    with pytest.raises(ConfigError, match=r"LastValue has no parameters.*tsattn test"):
         notebook_trainer(tmp_path).fit(task, illness())
 
 
-@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"eval_batch_size": 0}, {"batch_size": -3}])
-def test_batch_without_windows_is_refused(sizes: dict[str, int]) -> None:
-    (name, size), *_ = sizes.items()
-    with pytest.raises(ConfigError, match=f"^{name} must be at least 1, got {size}"):
-        ForecastData("illness", **sizes)
+@pytest.mark.parametrize("size", [0, -3])
+def test_batch_without_windows_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"^batch_size must be at least 1, got {size}"):
+        ForecastData("illness", batch_size=size)
+    with pytest.raises(ConfigError, match=f"^eval_batch_size must be at least 1, got {size}"):
+        ForecastData("illness", eval_batch_size=size)
 
 
 def test_auto_sizes_leave_windows_in_every_part() -> None:
