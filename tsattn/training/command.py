@@ -46,7 +46,15 @@ _LINKS = {
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
 }
-_NOT_SAVED = "config ckpt_path estimate overwrite save_predictions run_dir verbose".split()
+_NOT_SAVED = (
+    "config",
+    "ckpt_path",
+    "estimate",
+    "overwrite",
+    "save_predictions",
+    "run_dir",
+    "verbose",
+)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
