@@ -97,7 +97,7 @@ def test_result_says_what_was_trained_on_what(finished: Finished) -> None:
     result = finished.result
     assert result["dataset"]["name"] == "illness"
     assert result["dataset"]["sha256"] in CATALOG["illness"].sha256.values()
-    assert result["dataset"]["borders"] == {
+    assert result["dataset"]["borders"]["illness"] == {
         "train": (0, 676),
         "val": (676 - CONTEXT, 773),
         "test": (773 - CONTEXT, 966),
