@@ -2,6 +2,16 @@
 
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention
+from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.impl import Impl, availability
 
-__all__ = ["VALUE_ACTIVATIONS", "Impl", "ValueActivation", "active_attention", "availability"]
+__all__ = [
+    "VALUE_ACTIVATIONS",
+    "Impl",
+    "ValueActivation",
+    "active_attention",
+    "add_dropout",
+    "availability",
+    "dropout",
+    "gelu_dropout",
+]

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+from tsattn.ops import build
+
 
 class Impl(StrEnum):
     """The implementations of an operation.
@@ -13,6 +15,7 @@ class Impl(StrEnum):
     AUTO = "auto"
     REFERENCE = "reference"
     SDPA = "sdpa"
+    CPU = "cpu"
 
 
 class Availability(NamedTuple):
@@ -28,6 +31,7 @@ def availability() -> list[Availability]:
     return [
         Availability(Impl.REFERENCE, True, "the equation in plain torch, on every device"),
         Availability(Impl.SDPA, True, "torch's own attention, the activation outside"),
+        Availability(Impl.CPU, *build.status()),
     ]
 
 
