@@ -1,0 +1,108 @@
+"""Dispatch: which words lead where, and how an error reaches a person."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from tsattn import __version__
+from tsattn.errors import TsattnError
+
+_TRAINING = ("fit", "validate", "test")
+_COMMANDS = (*_TRAINING, "data", "doctor")
+_USAGE = f"""\
+tsattn {__version__}: long-horizon forecasting with active attention
+
+  tsattn fit       train on a dataset or your own CSV, then score the best checkpoint on the test part
+  tsattn test      score a checkpoint on every test window
+  tsattn validate  score a checkpoint on every validation window
+  tsattn data      list | fetch | verify | describe datasets
+  tsattn doctor    what this machine can run, and what is missing
+
+  tsattn fit --data.dataset own.csv
+  tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
+
+Add --help to any of them. TSATTN_DEBUG=1 shows where an error came from.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command ``tsattn`` and return its exit status: 0 done, 1 an error, 2 a misuse.
+
+    Args:
+        arguments: the words after ``tsattn``; by default those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_USAGE)
+        return 0 if words else 2
+    if words[0] in ("-V", "--version", "version"):
+        print(f"tsattn {__version__}")
+        return 0
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("\ninterrupted; go on with --ckpt_path last", file=sys.stderr)
+        return 130
+    except (TsattnError, ValueError, OSError) as error:
+        if os.environ.get("TSATTN_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    command, rest = words[0], words[1:]
+    if command in _TRAINING:
+        _quieten_libraries()
+        from tsattn.training.command import run
+
+        run(words)
+        return 0
+    if command == "data":
+        return _data(rest)
+    if command == "doctor":
+        from tsattn.cli.doctor import doctor
+
+        return auto_cli(doctor, args=rest)
+    near = get_close_matches(command, _COMMANDS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    print(f"unknown command {command!r}{hint}\n\n{_USAGE}", file=sys.stderr)
+    return 2
+
+
+def _data(words: list[str]) -> int:
+    from tsattn.cli import data
+
+    parser = ArgumentParser(prog="tsattn data", description="Datasets of the catalog, and your own.")
+    commands = parser.add_subcommands()
+    for name, function in (
+        ("list", data.list_datasets),
+        ("fetch", data.fetch),
+        ("verify", data.verify),
+        ("describe", data.describe),
+    ):
+        command = ArgumentParser()
+        if name in ("fetch", "verify"):
+            several = "+" if name == "fetch" else "*"
+            command.add_argument("names", nargs=several, help="datasets of the catalog, or all")
+        command.add_function_arguments(function, skip={"names"}, as_positional=True)
+        commands.add_subcommand(name, command, help=(function.__doc__ or "").splitlines()[0])
+    given = parser.parse_args(words)
+    chosen = parser.instantiate_classes(given)[given.subcommand]
+    functions = {"list": data.list_datasets, "fetch": data.fetch, "verify": data.verify}
+    return functions.get(given.subcommand, data.describe)(**chosen)
+
+
+def _quieten_libraries() -> None:
+    """Leave out what libraries say about themselves; their warnings about the run stay."""
+    import lightning.pytorch  # noqa: F401 (sets its own levels when it is imported)
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

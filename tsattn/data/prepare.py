@@ -1,0 +1,215 @@
+"""From a panel to the windows of training, validation and test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tsattn.data.calendar import HOURLY_FOUR, calendar_marks
+from tsattn.data.panel import Panel
+from tsattn.data.scaling import Scaler
+from tsattn.data.splits import Borders, Part, count_windows, require_windows, split_borders
+from tsattn.data.windows import Windows
+from tsattn.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Windows of the three parts over one shared tensor of standardised rows.
+
+    Attributes:
+        train: Windows whose rows all lie in the training part.
+        val: Windows whose horizon lies in the validation part.
+        test: Windows whose horizon lies in the test part.
+        scaler: Fitted on the training rows of every series.
+        borders: Row ranges of every series, counted from its own first row.
+        panel: The data as it was read; series that are too short for any window are left out.
+        context: Context rows of a window.
+        horizon: Horizon rows of a window.
+        calendar: Names of the calendar features, in the order of the marks.
+        notes: The panel's notes and whatever came up here.
+    """
+
+    train: Windows
+    val: Windows
+    test: Windows
+    scaler: Scaler
+    borders: tuple[Borders, ...]
+    panel: Panel
+    context: int
+    horizon: int
+    calendar: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(
+    panel: Panel,
+    *,
+    context: int,
+    horizon: int,
+    borders: Sequence[float | int] | None = None,
+    calendar: Sequence[str] = HOURLY_FOUR,
+) -> Prepared:
+    """Split, standardise and cut a panel into windows.
+
+    Every series of the long layout has its own borders and its own scaler. One that is too short
+    for a part gives that part no windows; one that is too short for all parts is left out and
+    named in the notes.
+
+    Args:
+        panel: Data in original units.
+        context: Rows that a window shows to the network, at least 1.
+        horizon: Rows that it forecasts, at least 1.
+        borders: Three row ends or three shares, as `split_borders` takes them.
+        calendar: Names of the calendar features.
+
+    Returns:
+        The three parts, the scaler and the borders.
+
+    Raises:
+        DataError: A part has no room for a window, or the borders do not fit.
+    """
+    if context < 1 or horizon < 1:
+        raise DataError(f"context {context} and horizon {horizon} must be at least 1")
+    panel, fitting, notes = _fitting_series(panel, context, horizon, borders)
+    scaler = _fit_scaler(panel, fitting)
+    rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
+    marks = [calendar_marks(one.times, calendar) for one in panel.series]
+    values_RC, marks_RM = torch.cat(rows), torch.cat(marks)
+    windows = {
+        label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon)
+        for label, parts in _parts(fitting).items()
+    }
+    return Prepared(
+        **windows,
+        scaler=scaler,
+        borders=fitting,
+        panel=panel,
+        context=context,
+        horizon=horizon,
+        calendar=tuple(calendar),
+        notes=panel.notes + notes + _constant_notes(panel, fitting),
+    )
+
+
+def _fit_scaler(panel: Panel, borders: Sequence[Borders]) -> Scaler:
+    pairs = zip(panel.series, borders, strict=True)
+    return Scaler.fit([series.values_RC[slice(*border.train)] for series, border in pairs])
+
+
+def _parts(borders: Sequence[Borders]) -> dict[str, list[Part]]:
+    return {
+        "train": [border.train for border in borders],
+        "val": [border.val for border in borders],
+        "test": [border.test for border in borders],
+    }
+
+
+def _constant_notes(panel: Panel, borders: Sequence[Borders]) -> tuple[str, ...]:
+    """Name what is constant while training and moves later: its score says nothing."""
+    held: list[str] = []
+    for series, border in zip(panel.series, borders, strict=True):
+        still = np.ptp(series.values_RC[slice(*border.train)], axis=0) == 0
+        moves = np.ptp(series.values_RC, axis=0) > 0
+        for place in np.flatnonzero(still & moves):
+            held.append(series.id if panel.layout == "long" else panel.channels[place])
+    if not held:
+        return ()
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    names = ", ".join(map(repr, held[:5]))
+    return (f"constant in the training rows, standardised with scale 1: {names}{more}",)
+
+
+def _fitting_series(
+    panel: Panel, context: int, horizon: int, borders: Sequence[float | int] | None
+) -> tuple[Panel, tuple[Borders, ...], tuple[str, ...]]:
+    """Return the panel of the series that have a window, their borders, and what was left out."""
+    divided = tuple(
+        _borders_of(panel, index, context, borders) for index in range(panel.num_series)
+    )
+    if panel.num_series == 1:
+        require_windows(divided[0], context, horizon, name=panel.name)
+        return panel, divided, ()
+    counts = [
+        {label: count_windows(part, context, horizon) for label, part in border.parts().items()}
+        for border in divided
+    ]
+    for label in ("train", "val", "test"):
+        if not any(count[label] for count in counts):
+            longest = max(range(panel.num_series), key=lambda index: panel.lengths[index])
+            series = panel.series[longest]
+            require_windows(
+                divided[longest],
+                context,
+                horizon,
+                name=f"{panel.name}, longest series {series.id!r}",
+            )
+    # a series without training rows has no scaler
+    fits = [
+        any(count.values()) and border.train[1] > 0
+        for count, border in zip(counts, divided, strict=True)
+    ]
+    keep = [index for index, fit in enumerate(fits) if fit]
+    dropped = [index for index, fit in enumerate(fits) if not fit]
+    partial = [index for index in keep if not all(counts[index].values())]
+    notes = _short_notes(panel, dropped, partial, context + horizon)
+    kept = panel.with_series(tuple(panel.series[index] for index in keep))
+    return kept, tuple(divided[index] for index in keep), notes
+
+
+def _borders_of(
+    panel: Panel, index: int, context: int, borders: Sequence[float | int] | None
+) -> Borders:
+    series = panel.series[index]
+    try:
+        return split_borders(series.num_rows, context, info=panel.info, borders=borders)
+    except DataError as error:
+        if panel.num_series == 1:
+            raise
+        raise DataError(f"series {series.id!r}: {error}; shares fit every length") from None
+
+
+def _short_notes(
+    panel: Panel, dropped: Sequence[int], partial: Sequence[int], needed: int
+) -> tuple[str, ...]:
+    def names(indices: Sequence[int]) -> str:
+        shown = [
+            f"{panel.series[index].id!r} ({panel.series[index].num_rows} rows)"
+            for index in indices[:5]
+        ]
+        return ", ".join(shown) + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
+
+    notes: list[str] = []
+    if dropped:
+        notes.append(
+            f"{len(dropped)} of {panel.num_series} series are left out, too short for a window of "
+            f"{needed} rows in any part: {names(dropped)}"
+        )
+    if partial:
+        notes.append(
+            f"{len(partial)} of {panel.num_series} series are too short for windows of {needed} "
+            f"rows in every part and serve only some: {names(partial)}"
+        )
+    return tuple(notes)
+
+
+def _windows(
+    values_RC: Float[Tensor, "R C"],
+    marks_RM: Float[Tensor, "R M"],
+    lengths: Sequence[int],
+    parts: Sequence[Part],
+    context: int,
+    horizon: int,
+) -> Windows:
+    starts: list[Tensor] = []
+    owners: list[Tensor] = []
+    offset = 0
+    for index, ((begin, end), length) in enumerate(zip(parts, lengths, strict=True)):
+        count = count_windows((begin, end), context, horizon)
+        starts.append(torch.arange(offset + begin, offset + begin + count))
+        owners.append(torch.full((count,), index))
+        offset += length
+    return Windows(values_RC, marks_RM, torch.cat(starts), torch.cat(owners), context, horizon)

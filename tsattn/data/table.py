@@ -1,0 +1,290 @@
+"""From the bytes of a delimited text file to named columns whose cells can be traced to lines."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsattn.data.decoding import decode
+from tsattn.errors import DataError
+
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_NAMED_DELIMITERS = {name: sign for sign, name in DELIMITERS.items()} | {"\\t": "\t"}
+_SHOWN = 8
+# pandas reads decimals exactly by default from 3.1 on, and before when asked
+_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+EXACT_DECIMALS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+_BLANK = " \t"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of a file or a frame, before they mean anything.
+
+    Attributes:
+        label: What messages call the source.
+        columns: Header cells.
+        frame: Columns by position, as numbers where every cell is a plain number, else as text.
+        positions: Line of every row in the file, counted from 1; for a frame the row, from 0.
+        unit: What a position counts, ``line`` or ``row``.
+        delimiter: Sign between the cells, empty for a frame.
+        body: Text of the data rows, empty where ``frame`` holds the text already.
+        notes: What was recognised.
+    """
+
+    label: str
+    columns: tuple[str, ...]
+    frame: pd.DataFrame
+    positions: np.ndarray
+    unit: str = "line"
+    delimiter: str = ""
+    body: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Number of data rows."""
+        return len(self.frame)
+
+    @property
+    def lowered(self) -> tuple[str, ...]:
+        """Header cells in lower case."""
+        return tuple(name.casefold() for name in self.columns)
+
+    def cells(self, column: int) -> pd.Series:
+        """Return one column by its position, numbers as numbers."""
+        return self.frame.iloc[:, column]
+
+    def text(self, column: int, rows: int | None = None) -> pd.Series:
+        """Return the cells of one column as the text that the file has, stripped of blanks.
+
+        Args:
+            column: Position of the column.
+            rows: How many rows from the front; None for all.
+        """
+        cells = self.cells(column).iloc[:rows]
+        if self.body and pd.api.types.is_numeric_dtype(cells):
+            names = list(range(self.frame.shape[1]))
+            cells = _parse(self.body, self.delimiter, names, text=True, only=[column], rows=rows)[
+                column
+            ]
+        return cells.astype(str).str.strip()
+
+    def all_text(self) -> pd.DataFrame:
+        """Return every cell as the text that the file has, stripped of blanks."""
+        frame = self.frame
+        if self.body:
+            names = list(range(1 + max(self.frame.columns)))
+            frame = _parse(self.body, self.delimiter, names, text=True)
+        return frame.astype(str).apply(lambda cells: cells.str.strip())
+
+    def where(self, rows: Sequence[int] | np.ndarray) -> str:
+        """Name rows as people find them: ``lines 5, 9 and 4 more``."""
+        indices = list(rows)
+        shown = ", ".join(str(self.positions[index]) for index in indices[:_SHOWN])
+        more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
+        return f"{self.unit}{'s' if len(indices) > 1 else ''} {shown}{more}"
+
+
+def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
+    """Read a delimited text file.
+
+    Args:
+        data: The file's bytes.
+        label: What messages call the file.
+        delimiter: Sign or name (``tab``) between cells; None recognises it.
+
+    Raises:
+        DataError: The file is empty, binary, ragged, without rows or without a usable header, or
+            its delimiter cannot be told.
+    """
+    text, notes = decode(data, label)
+    if not text.strip():
+        raise DataError(
+            f"{label} is empty; expected a header line (a time column, then channels) and data rows"
+        )
+    sign = recognise_delimiter(text, label) if delimiter is None else _delimiter_sign(delimiter)
+    if '"' in text:
+        lines, records = _quoted_records(text, sign)
+        header, frame, body = records[0], pd.DataFrame(records[1:], dtype=object), ""
+        counts = [len(record) for record in records[1:]]
+        frame = frame.fillna("")
+    else:
+        kept = [
+            (line, row) for line, row in enumerate(text.split("\n"), 1) if row.strip(_BLANK + sign)
+        ]
+        lines = [line for line, _ in kept]
+        rows = [row for _, row in kept]
+        header, body = rows[0].split(sign), "\n".join(rows[1:])
+        counts = [row.count(sign) + 1 for row in rows[1:]]
+        names = list(range(max(counts, default=0)))
+        frame = _parse(body, sign, names) if counts else pd.DataFrame()
+    header = [cell.strip() for cell in header]
+    if not counts:
+        raise DataError(
+            f"{label} has a header line and no data rows; expected rows below the header"
+        )
+    _check_ragged(frame, counts, lines[1:], header, label, sign)
+    width = _check_header(header, frame, label, sign)
+    return Table(
+        label=label,
+        columns=tuple(header[:width]),
+        frame=frame.iloc[:, :width],
+        positions=np.asarray(lines[1:]),
+        delimiter=sign,
+        body=body,
+        notes=(*notes, f"delimiter: {DELIMITERS.get(sign, sign)}"),
+    )
+
+
+def _parse(
+    body: str,
+    sign: str,
+    names: list[int],
+    *,
+    text: bool = False,
+    only: list[int] | None = None,
+    rows: int | None = None,
+) -> pd.DataFrame:
+    return pd.read_csv(
+        io.StringIO(body),
+        sep=sign,
+        header=None,
+        names=names,
+        usecols=only,
+        nrows=rows,
+        index_col=False,
+        dtype=str if text else None,
+        quoting=csv.QUOTE_NONE,
+        na_filter=False,
+        low_memory=False,
+        **EXACT_DECIMALS,
+    )
+
+
+def _delimiter_sign(delimiter: str) -> str:
+    sign = _NAMED_DELIMITERS.get(delimiter, delimiter)
+    if len(sign) != 1 or sign.isalnum() or sign in '."':
+        raise DataError(
+            f"delimiter {delimiter!r} cannot separate cells; expected one sign such as ',' ';' "
+            "'|', or the word tab"
+        )
+    return sign
+
+
+def _quoted_records(text: str, sign: str) -> tuple[list[int], list[list[str]]]:
+    """Split text with quoted cells; blank lines are skipped, but counted."""
+    lines: list[int] = []
+    records: list[list[str]] = []
+    reader = csv.reader(io.StringIO(text), delimiter=sign)
+    begin = 1
+    for record in reader:
+        if any(cell.strip() for cell in record):
+            records.append(record)
+            lines.append(begin)
+        begin = reader.line_num + 1
+    return lines, records
+
+
+def recognise_delimiter(text: str, label: str) -> str:
+    """Return the one sign that cuts header and rows into the same number of cells.
+
+    Raises:
+        DataError: No sign does, or more than one.
+    """
+    lines = [line for line in text[:200_000].split("\n")[:50] if line.strip()]
+    sample = "\n".join(lines[:-1] if len(text) > 200_000 and len(lines) > 2 else lines)
+    widths = {
+        sign: [len(record) for record in _quoted_records(sample, sign)[1]] for sign in DELIMITERS
+    }
+    even = [sign for sign, found in widths.items() if min(found) > 1 and len(set(found)) == 1]
+    if len(even) == 1:
+        return even[0]
+    if len(even) > 1:
+        names = " and ".join(DELIMITERS[sign] for sign in even)
+        raise DataError(
+            f"{label}: both {names} could separate the cells of {lines[0]!r}; say which with "
+            f"--data.delimiter '{even[0]}' or '{even[1]}'"
+        )
+    in_header = [sign for sign, found in widths.items() if found[0] > 1]
+    if len(in_header) == 1:
+        return in_header[0]  # ragged rows; the reader names the lines
+    if not in_header:
+        raise DataError(
+            f"{label}: no channels: the header {lines[0]!r} has one column; expected a time "
+            "column and at least one channel separated by comma, semicolon, tab or bar, or "
+            "--data.delimiter"
+        )
+    raise DataError(
+        f"{label}: no sign cuts the header {lines[0]!r} and the rows into equally many cells; set "
+        "--data.delimiter and mend the rows that have more or fewer cells"
+    )
+
+
+def _check_header(header: list[str], frame: pd.DataFrame, label: str, sign: str) -> int:
+    """Return how many columns count; a trailing delimiter makes an empty one that does not."""
+    width = len(header)
+    while width > 1 and not header[width - 1] and _is_blank(frame.iloc[:, width - 1]):
+        width -= 1
+    names = header[:width]
+    check_names(names, label)
+    if width < 2:
+        raise DataError(
+            f"{label}: no channels: the header has one column {header[0]!r}; expected a time "
+            f"column and at least one channel separated by {DELIMITERS.get(sign, sign)}"
+        )
+    return width
+
+
+def check_names(names: Sequence[str], label: str) -> None:
+    """Raise where two columns share a name.
+
+    Raises:
+        DataError: With the names and the columns, counted from 1.
+    """
+    repeated = sorted({name for name in names if name and list(names).count(name) > 1})
+    if repeated:
+        places = ", ".join(
+            f"{name!r} (columns {', '.join(str(i) for i, n in enumerate(names, 1) if n == name)})"
+            for name in repeated[:_SHOWN]
+        )
+        raise DataError(
+            f"{label}: duplicate column names: {places}; give every column its own name"
+        )
+
+
+def _is_blank(cells: pd.Series) -> bool:
+    if pd.api.types.is_numeric_dtype(cells):
+        return False
+    return not cells.astype(str).str.strip().any()
+
+
+def _check_ragged(
+    frame: pd.DataFrame,
+    counts: Sequence[int],
+    lines: Sequence[int],
+    header: list[str],
+    label: str,
+    sign: str,
+) -> None:
+    width = len(header)
+    beyond = [
+        column for column in range(width, frame.shape[1]) if not _is_blank(frame.iloc[:, column])
+    ]
+    most = max(beyond) + 1 if beyond else width
+    ragged = [
+        f"line {line} has {count}"
+        for line, count in zip(lines, counts, strict=True)
+        if count < width or (beyond and width < count <= most)
+    ]
+    if ragged:
+        more = f" and {len(ragged) - _SHOWN} more lines" if len(ragged) > _SHOWN else ""
+        comma = "; if the comma is the decimal sign, separate columns by semicolons"
+        raise DataError(
+            f"{label}: {', '.join(ragged[:_SHOWN])} cells{more}, but the header has {width}; mend "
+            f"these lines{comma if sign == ',' else ''}"
+        )

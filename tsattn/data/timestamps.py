@@ -1,0 +1,250 @@
+"""Timestamps from the cells of a file: the order of day and month is proved, never guessed."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tsattn.data.steps import infer_step
+from tsattn.errors import DataError
+
+_CLOCK = (
+    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d+))?)?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-]\d{2}:?\d{2})?"
+)
+_NUMERIC = re.compile(r"(?P<a>\d{1,4})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{1,4})" + _CLOCK)
+_NAMED_MONTH = re.compile(r"(?=.*\d)(?=.*\b[A-Za-z]{3,9}\b)[A-Za-z0-9 ,:./+-]{6,40}")
+_QUARTER = re.compile(r"\d{4}[- ]?[Qq][1-4]")
+# digits alone are dates only in a column that is known to hold the time
+_COMPACT = {
+    re.compile(r"\d{8}"): "%Y%m%d",
+    re.compile(r"\d{4}-\d{2}"): "%Y-%m",
+    re.compile(r"\d{4}/\d{2}"): "%Y/%m",
+    re.compile(r"\d{4}"): "%Y",
+}
+_MONTHS = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
+_ORDERS = {
+    "day first": ("c", "b", "a"),
+    "month first": ("c", "a", "b"),
+    "year first": ("a", "b", "c"),
+}  # which of the three numbers is year, month and day
+
+
+@dataclass(frozen=True)
+class ParsedTimes:
+    """Timestamps of a column.
+
+    Attributes:
+        times: One per cell; NaT where a cell is no timestamp.
+        notes: What was recognised.
+        unread: Rows that are no timestamp.
+    """
+
+    times: pd.DatetimeIndex
+    notes: tuple[str, ...] = ()
+    unread: tuple[int, ...] = ()
+
+
+def looks_like_time(cells: pd.Series, *, digits_count: bool) -> bool:
+    """Return whether at least half of some cells read as timestamps.
+
+    Args:
+        cells: Text.
+        digits_count: Whether bare digits such as ``20200131`` or ``1999`` count.
+    """
+    patterns = [_NUMERIC, _QUARTER, *(_COMPACT if digits_count else ())]
+    hits = [
+        any(pattern.fullmatch(cell) for pattern in patterns)
+        or bool(_NAMED_MONTH.fullmatch(cell) and _MONTHS.search(cell))
+        for cell in cells
+    ]
+    return bool(hits) and 2 * sum(hits) >= len(hits)
+
+
+def parse_times(
+    cells: pd.Series,
+    *,
+    day_first: bool | None,
+    label: str,
+    groups: Sequence[np.ndarray] | None = None,
+) -> ParsedTimes:
+    """Read timestamps.
+
+    Year-first dates, month names, quarters and bare digits say themselves what they are. For dates
+    such as ``03/04/2020`` the order is proved by a number above 12 anywhere in the column, or by
+    being the only one that gives regular, increasing timestamps.
+
+    Args:
+        cells: Text of the time column.
+        day_first: The order, where the user has said it.
+        label: File and column, for messages.
+        groups: Rows of every series, where several share the column.
+
+    Raises:
+        DataError: The order of day and month cannot be told.
+    """
+    whole = [np.arange(len(cells))] if groups is None else groups
+    fast = _iso(cells)
+    if fast is not None:
+        return ParsedTimes(fast)
+    numeric = cells.str.extract(r"^" + _NUMERIC.pattern + r"$")
+    if 2 * int(numeric["a"].notna().sum()) >= len(cells):
+        return _numeric_times(cells, numeric, day_first, label, whole)
+    if cells.map(lambda cell: bool(_QUARTER.fullmatch(cell))).any():
+        plain = cells.str.replace(r"[- ]", "", regex=True).str.upper()
+        found = plain.where(plain.str.fullmatch(_QUARTER))
+        times = pd.DatetimeIndex(
+            [pd.Period(cell, "Q").start_time if isinstance(cell, str) else pd.NaT for cell in found]
+        )
+        return _finish(times, ("dates: quarters, taken as their first day",))
+    for pattern, style in _COMPACT.items():
+        matches = cells.str.fullmatch(pattern)
+        if 2 * int(matches.sum()) >= len(cells):
+            times = pd.to_datetime(cells.where(matches), format=style, errors="coerce")
+            return _finish(pd.DatetimeIndex(times), (f"dates: {style}",))
+    named = cells.where(cells.map(lambda cell: bool(_MONTHS.search(cell))))
+    times = pd.to_datetime(named, format="mixed", errors="coerce", utc=True).dt.tz_localize(None)
+    return _finish(pd.DatetimeIndex(times), ("dates: with month names",))
+
+
+def _finish(times: pd.DatetimeIndex, notes: tuple[str, ...]) -> ParsedTimes:
+    unread = tuple(np.flatnonzero(times.isna()).tolist())
+    return ParsedTimes(times.as_unit("us"), notes, unread)
+
+
+def _iso(cells: pd.Series) -> pd.DatetimeIndex | None:
+    """Read plain ISO 8601 quickly, or return None."""
+    if not cells.str.match(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?)?$").all():
+        return None
+    times = pd.to_datetime(cells, format="ISO8601", errors="coerce")
+    return None if times.isna().any() else pd.DatetimeIndex(times).as_unit("us")
+
+
+def _numeric_times(
+    cells: pd.Series,
+    parts: pd.DataFrame,
+    day_first: bool | None,
+    label: str,
+    groups: Sequence[np.ndarray],
+) -> ParsedTimes:
+    clock, notes = _clock(parts, label)
+    candidates = {
+        order: _dates(parts, order) + clock for order in _possible_orders(parts, day_first)
+    }
+    valid = {order: times for order, times in candidates.items() if not np.isnat(times).any()}
+    if not valid:
+        best = min(candidates, key=lambda order: int(np.isnat(candidates[order]).sum()))
+        unread = np.isnat(candidates[best])
+        if len(candidates) > 1 and day_first is None:
+            _raise_mixed_orders(cells, parts, candidates, label)
+        return ParsedTimes(
+            pd.DatetimeIndex(candidates[best]),
+            (f"dates: {best}",),
+            tuple(np.flatnonzero(unread).tolist()),
+        )
+    chosen, why = _choose(valid, cells, label, groups)
+    if len(candidates) == 1 and day_first is not None and chosen != "year first":
+        why = "as --data.day_first says"
+    notes = (f"dates: {chosen}{f' ({why})' if why else ''}", *notes)
+    return ParsedTimes(pd.DatetimeIndex(valid[chosen]), notes)
+
+
+def _possible_orders(parts: pd.DataFrame, day_first: bool | None) -> tuple[str, ...]:
+    lengths = parts["a"].str.len()
+    if 2 * int((lengths == 4).sum()) >= len(parts):
+        return ("year first",)
+    if day_first is not None:
+        return ("day first",) if day_first else ("month first",)
+    if 2 * int((parts["c"].str.len() == 4).sum()) >= len(parts):
+        return ("day first", "month first")
+    return ("day first", "month first", "year first")
+
+
+def _choose(
+    valid: dict[str, np.ndarray], cells: pd.Series, label: str, groups: Sequence[np.ndarray]
+) -> tuple[str, str]:
+    orders = list(valid)
+    if len(orders) == 1:
+        return orders[0], "" if orders[0] == "year first" else "another order gives no dates"
+    if all((valid[order] == valid[orders[0]]).all() for order in orders[1:]):
+        return orders[0], "every order gives the same dates"
+    regular = [
+        order
+        for order in orders
+        if all(
+            len(rows) < 2 or infer_step(pd.DatetimeIndex(valid[order][rows])) is not None
+            for rows in groups
+        )
+    ]
+    if len(regular) == 1:
+        return regular[0], "the only order that gives regular steps"
+    differing = int(np.flatnonzero(valid[orders[0]] != valid[orders[1]])[0])
+    readings = " or ".join(
+        f"{order} ({pd.Timestamp(valid[order][differing]).date()})" for order in orders
+    )
+    raise DataError(
+        f"{label}: the date {cells.iloc[differing]!r} can be read {readings}, and nothing in the "
+        "column decides; set --data.day_first true or --data.day_first false, or write dates as "
+        "2020-12-31"
+    )
+
+
+def _raise_mixed_orders(
+    cells: pd.Series, parts: pd.DataFrame, candidates: dict[str, np.ndarray], label: str
+) -> None:
+    readable = parts["a"].notna().to_numpy()
+    day = readable & ~np.isnat(candidates["day first"]) & np.isnat(candidates["month first"])
+    month = readable & ~np.isnat(candidates["month first"]) & np.isnat(candidates["day first"])
+    if day.any() and month.any():
+        raise DataError(
+            f"{label}: the dates do not agree: {cells[day].iloc[0]!r} has the day first, "
+            f"{cells[month].iloc[0]!r} the month; write all dates in one order, best as 2020-12-31"
+        )
+
+
+def _dates(parts: pd.DataFrame, order: str) -> np.ndarray:
+    """Return dates as ``datetime64[us]``, NaT where they do not exist."""
+    year, month, day = (
+        pd.to_numeric(parts[name]).fillna(0).to_numpy(np.int64) for name in _ORDERS[order]
+    )
+    digits = parts[_ORDERS[order][0]].str.len()
+    short = (digits == 2).to_numpy(dtype=bool, na_value=False)
+    # two digits as in POSIX: 69 to 99 are 1969 to 1999
+    year = np.where(short, np.where(year >= 69, year + 1900, year + 2000), year)
+    exists = (year >= 1000) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    months = (np.where(exists, year, 2000) - 1970).astype("datetime64[Y]").astype("datetime64[M]")
+    months = months + (np.where(exists, month, 1) - 1)
+    dates = months.astype("datetime64[D]") + (np.where(exists, day, 1) - 1)
+    exists &= dates.astype("datetime64[M]") == months
+    return np.where(exists, dates.astype("datetime64[us]"), np.datetime64("NaT", "us"))
+
+
+def _clock(parts: pd.DataFrame, label: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the time of day, less the zone's offset where offsets differ, and what was done."""
+
+    def number(name: str) -> np.ndarray:
+        return pd.to_numeric(parts[name]).fillna(0).to_numpy(np.int64)
+
+    hour, minute, second = number("hour"), number("minute"), number("second")
+    half = parts["half"].str.lower().str.replace(".", "", regex=False).fillna("").to_numpy(str)
+    bad = (hour > np.where(half == "", 23, 12)) | (minute > 59) | (second > 59)
+    hour = np.where(half == "", hour, hour % 12 + 12 * (half == "pm"))
+    fraction = parts["fraction"].str.slice(0, 6).str.ljust(6, "0")
+    micros = pd.to_numeric(fraction).fillna(0).to_numpy(np.int64)
+    total = ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros
+    clock = np.where(bad, np.timedelta64("NaT", "us"), total.astype("timedelta64[us]"))
+    zone = parts["zone"]
+    if not zone.notna().any():
+        return clock, ()
+    if zone.isna().any():
+        raise DataError(
+            f"{label}: some timestamps have a UTC offset and others none; write all of them alike"
+        )
+    offset = zone.where(~zone.str.upper().isin(["Z", "UTC"]), "+00:00").str.replace(":", "")
+    if offset.nunique() == 1:
+        return clock, (f"UTC offset {zone.iloc[0]} is dropped: times stay as written",)
+    minutes = offset.str.slice(1, 3).astype(int) * 60 + offset.str.slice(3, 5).astype(int)
+    signed = np.where(offset.str.startswith("-"), -minutes, minutes)
+    return clock - signed.astype("timedelta64[m]"), ("UTC offsets differ: times are taken in UTC",)

@@ -1,0 +1,94 @@
+"""What every network is: windows in, a `Forecast` out."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a network says about the horizon.
+
+    Attributes:
+        mean: point forecast, [batch, horizon, channels], in the unit of the window.
+        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None.
+        losses: auxiliary losses by name, added to the task's loss; mostly empty.
+    """
+
+    mean: Horizon
+    quantiles: Tensor | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class ForecastNetwork(nn.Module):
+    """Base of all networks: ``network(x_BTC, marks_BTM, future_marks_BHM) -> Forecast``.
+
+    A subclass takes at least ``channels``, ``context`` and ``horizon``. What it was built with is
+    kept in ``init_args``, defaults included, so that a checkpoint can build it again.
+
+    Attributes:
+        channels: number of channels C.
+        context: number of steps T it looks at.
+        horizon: number of steps H it forecasts.
+        init_args: the arguments of its constructor.
+    """
+
+    init_args: dict[str, Any]
+
+    def __init__(self, channels: int, context: int, horizon: int) -> None:
+        super().__init__()
+        for name, size in {"channels": channels, "context": context, "horizon": horizon}.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        self.channels = channels
+        self.context = context
+        self.horizon = horizon
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the constructor note its arguments."""
+        super().__init_subclass__(**kwargs)
+        construct = cls.__init__
+        signature = inspect.signature(construct)
+
+        @functools.wraps(construct)
+        def construct_and_note(self: "ForecastNetwork", *args: Any, **named: Any) -> None:
+            construct(self, *args, **named)
+            if type(self) is cls:
+                bound = signature.bind(self, *args, **named)
+                bound.apply_defaults()
+                self.init_args = {k: v for k, v in bound.arguments.items() if k != "self"}
+
+        cls.__init__ = construct_and_note
+
+    def forward(
+        self,
+        x_BTC: Context,
+        marks_BTM: ContextMarks | None = None,
+        future_marks_BHM: HorizonMarks | None = None,
+    ) -> Forecast:
+        """Forecast the horizon of each window.
+
+        Args:
+            x_BTC: the context, [batch, context, channels].
+            marks_BTM: calendar features of the context, for networks that use them.
+            future_marks_BHM: calendar features of the horizon.
+        """
+        raise NotImplementedError
+
+    def check_window(self, x_BTC: Tensor) -> None:
+        """Refuse a window of another shape than the network was built for.
+
+        Raises:
+            ValueError: with the shape given and the shape expected.
+        """
+        if x_BTC.ndim != 3 or x_BTC.shape[1:] != (self.context, self.channels):
+            raise ValueError(
+                f"{type(self).__name__} expects windows of [batch, context {self.context}, "
+                f"channels {self.channels}], got {list(x_BTC.shape)}"
+            )

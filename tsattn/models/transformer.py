@@ -1,0 +1,154 @@
+"""The encoder-decoder Transformer with active attention."""
+
+import torch
+from torch import Tensor, nn
+
+from tsattn.models.base import Forecast, ForecastNetwork
+from tsattn.nn import (
+    CalendarEmbedding,
+    DecoderLayer,
+    EncoderLayer,
+    FeedForward,
+    MultiHeadActiveAttention,
+)
+from tsattn.ops import ValueActivation
+from tsattn.tensors import Context, ContextMarks, HorizonMarks
+
+
+class EncoderDecoderTransformer(ForecastNetwork):
+    """The field's baseline: encode the window, decode the whole horizon in one pass.
+
+    A token is one time step with all its channels. The decoder sees the last ``label`` steps of
+    the window followed by zeros for the horizon; its outputs at the zeros are the forecast. Layers
+    are post-norm with a final LayerNorm per stack; the decoder's self-attention is causal.
+
+    Args:
+        channels: number of channels.
+        context: steps of the window.
+        horizon: steps to forecast.
+        label: last steps of the window that the decoder starts from, at most ``context``; ``None``
+            means half of it.
+        encoder_layers: layers of the encoder.
+        decoder_layers: layers of the decoder.
+        d_model: width of a token.
+        num_heads: attention heads; must divide ``d_model``.
+        d_ff: hidden width of the feed-forward.
+        dropout: dropout of tokens, attention weights, hidden units and branches.
+        value_activation: nonlinearity of the values in all three attentions, one of
+            `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module.
+        calendar_features: number of calendar features M of every step; 0 for none.
+        attention_impl: who computes the attention, see `tsattn.ops.Impl`.
+
+    Raises:
+        ValueError: sizes that cannot work, an unknown activation or implementation.
+
+    Source: Vaswani et al. 2017, with the embedding and the one-pass decoder of Zhou et al. 2021
+    ("Informer"). Departure: the value activation, equation 20 of the active-attention paper.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context: int,
+        horizon: int,
+        *,
+        label: int | None = None,
+        encoder_layers: int = 2,
+        decoder_layers: int = 1,
+        d_model: int = 512,
+        num_heads: int = 8,
+        d_ff: int = 2048,
+        dropout: float = 0.05,
+        value_activation: ValueActivation = "identity",
+        calendar_features: int = 4,
+        attention_impl: str = "auto",
+    ) -> None:
+        super().__init__(channels, context, horizon)
+        self.label = context // 2 if label is None else label
+        if not 0 <= self.label <= context:
+            raise ValueError(f"label must be within the context 0..{context}, got {label}")
+        self.calendar_features = calendar_features
+
+        def attention() -> MultiHeadActiveAttention:
+            return MultiHeadActiveAttention(
+                d_model,
+                num_heads,
+                value_activation=value_activation,
+                weight_dropout=dropout,
+                impl=attention_impl,
+            )
+
+        def embedding() -> CalendarEmbedding:
+            return CalendarEmbedding(
+                channels, d_model, calendar_features=calendar_features, dropout=dropout
+            )
+
+        self.encoder_embed = embedding()
+        self.decoder_embed = embedding()
+        self.encoder = nn.ModuleList(
+            EncoderLayer(
+                attention(),
+                FeedForward(d_model, d_ff, dropout),
+                nn.LayerNorm(d_model),
+                nn.LayerNorm(d_model),
+                dropout=dropout,
+            )
+            for _ in range(encoder_layers)
+        )
+        self.encoder_norm = nn.LayerNorm(d_model)
+        self.decoder = nn.ModuleList(
+            DecoderLayer(
+                attention(), attention(), FeedForward(d_model, d_ff, dropout), d_model,
+                dropout=dropout,
+            )
+            for _ in range(decoder_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(d_model)
+        self.project = nn.Linear(d_model, channels)
+
+    def forward(
+        self,
+        x_BTC: Context,
+        marks_BTM: ContextMarks | None = None,
+        future_marks_BHM: HorizonMarks | None = None,
+    ) -> Forecast:
+        """Forecast the horizon from the window and the calendar of both.
+
+        Raises:
+            ValueError: a window or calendar features of another shape than built for.
+        """
+        self.check_window(x_BTC)
+        self._check_marks(marks_BTM, future_marks_BHM)
+        memory = self.encoder_embed(x_BTC, marks_BTM)
+        for layer in self.encoder:
+            memory, _ = layer(memory)
+        memory = self.encoder_norm(memory)
+        y = self.decoder_embed(*self._decoder_input(x_BTC, marks_BTM, future_marks_BHM))
+        for layer in self.decoder:
+            y = layer(y, memory)
+        y = self.project(self.decoder_norm(y[:, self.label :]))
+        return Forecast(y)
+
+    def _decoder_input(
+        self, x_BTC: Tensor, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        start = self.context - self.label
+        unknown = x_BTC.new_zeros(x_BTC.shape[0], self.horizon, self.channels)
+        values = torch.cat([x_BTC[:, start:], unknown], dim=1)
+        if marks_BTM is None or future_marks_BHM is None:
+            return values, None
+        return values, torch.cat([marks_BTM[:, start:], future_marks_BHM], dim=1)
+
+    def _check_marks(self, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None) -> None:
+        if not self.calendar_features:
+            return
+        for name, marks, steps in (
+            ("marks", marks_BTM, self.context),
+            ("future_marks", future_marks_BHM, self.horizon),
+        ):
+            given = None if marks is None else list(marks.shape)
+            if marks is None or list(marks.shape[1:]) != [steps, self.calendar_features]:
+                raise ValueError(
+                    f"{type(self).__name__} expects {name} of [batch, {steps}, "
+                    f"calendar_features {self.calendar_features}], got {given}"
+                )

@@ -1,0 +1,21 @@
+"""Modules that own parameters: the parts the networks are built from."""
+
+from tsattn.nn.attention import MultiHeadActiveAttention
+from tsattn.nn.decoder import DecoderLayer
+from tsattn.nn.embed import CalendarEmbedding, PatchEmbedding
+from tsattn.nn.encoder import EncoderLayer
+from tsattn.nn.feedforward import FeedForward
+from tsattn.nn.head import ForecastHead
+from tsattn.nn.norm import RevIN, token_norm
+
+__all__ = [
+    "CalendarEmbedding",
+    "DecoderLayer",
+    "EncoderLayer",
+    "FeedForward",
+    "ForecastHead",
+    "MultiHeadActiveAttention",
+    "PatchEmbedding",
+    "RevIN",
+    "token_norm",
+]

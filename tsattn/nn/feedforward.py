@@ -1,0 +1,24 @@
+"""The dense feed-forward."""
+
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """``W_2 dropout(gelu(W_1 x + b_1)) + b_2`` on every token, with the exact GELU.
+
+    Args:
+        d_model: width of the tokens.
+        d_ff: width of the hidden layer.
+        dropout: probability of dropping a hidden unit.
+    """
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand = nn.Linear(d_model, d_ff)
+        self.activation = nn.GELU()
+        self.dropout = nn.Dropout(dropout)
+        self.contract = nn.Linear(d_ff, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [..., d_model] to tokens of the same shape."""
+        return self.contract(self.dropout(self.activation(self.expand(x))))

@@ -1,0 +1,83 @@
+"""Normalisation: of a window over time (RevIN), and of tokens over batch or width."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsattn.tensors import Context, Horizon, Tokens
+
+NormKind = Literal["batch", "layer"]
+
+
+class WindowStatistics(NamedTuple):
+    """Level and spread of every window and channel, [B, 1, C]; no gradient flows into them."""
+
+    level_B1C: Tensor
+    spread_B1C: Tensor
+
+
+class RevIN(nn.Module):
+    """Take the level and spread out of a window, and put them back into its forecast.
+
+    ``normalise``: (x - level) / sqrt(var + eps), then ``* weight + bias`` where affine;
+    ``restore`` undoes both. Var is the population variance about the mean.
+
+    Args:
+        channels: number of channels.
+        affine: learn a weight and a bias per channel.
+        subtract_last: the level is the window's last value instead of its mean; the spread stays
+            that about the mean.
+
+    Source: Kim et al. 2022, "Reversible instance normalization". Departure, as in the published
+    PatchTST code: ``restore`` divides by weight + 1e-10.
+    """
+
+    eps = 1e-5
+    restore_eps = 1e-10
+
+    def __init__(
+        self, channels: int, *, affine: bool = False, subtract_last: bool = False
+    ) -> None:
+        super().__init__()
+        self.subtract_last = subtract_last
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def normalise(self, x_BTC: Context) -> tuple[Tensor, WindowStatistics]:
+        """Return the normalised window and what was taken out of it."""
+        history = x_BTC.detach().float() if x_BTC.dtype != torch.float64 else x_BTC.detach()
+        variance, mean = torch.var_mean(history, dim=1, keepdim=True, unbiased=False)
+        level = history[:, -1:] if self.subtract_last else mean
+        statistics = WindowStatistics(level, torch.sqrt(variance + self.eps))
+        x_BTC = (x_BTC - statistics.level_B1C) / statistics.spread_B1C
+        if self.weight is not None and self.bias is not None:
+            x_BTC = x_BTC * self.weight + self.bias
+        return x_BTC, statistics
+
+    def restore(self, y_BHC: Horizon, statistics: WindowStatistics) -> Tensor:
+        """Put level and spread back into a forecast."""
+        if self.weight is not None and self.bias is not None:
+            y_BHC = (y_BHC - self.bias) / (self.weight + self.restore_eps)
+        return y_BHC * statistics.spread_B1C + statistics.level_B1C
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of tokens [B, L, D]: each feature over batch and positions."""
+
+    def forward(self, input: Tokens) -> Tensor:
+        """Normalise every feature over all tokens of the batch."""
+        return super().forward(input.flatten(0, 1)).view_as(input)
+
+
+def token_norm(kind: NormKind, d_model: int) -> nn.Module:
+    """Build the normalisation of tokens [B, L, D]: ``batch`` or ``layer``.
+
+    Raises:
+        ValueError: another kind.
+    """
+    if kind == "batch":
+        return TokenBatchNorm(d_model)
+    if kind == "layer":
+        return nn.LayerNorm(d_model)
+    raise ValueError(f"unknown norm {kind!r}; expected one of batch, layer")

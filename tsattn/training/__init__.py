@@ -1,0 +1,8 @@
+"""Training: the LightningModule, the LightningDataModule, schedules, runs and their folders."""
+
+from tsattn.training.checkpoint import load_network
+from tsattn.training.datamodule import ForecastData
+from tsattn.training.schedules import EpochDecay, OneCycle, Schedule
+from tsattn.training.task import ForecastTask
+
+__all__ = ["EpochDecay", "ForecastData", "ForecastTask", "OneCycle", "Schedule", "load_network"]

@@ -1,0 +1,179 @@
+"""Checkpoints that carry what a forecast needs, and that are safe to open.
+
+Beside Lightning's own state a checkpoint holds a record under the key `RECORD`: which network, built
+with which arguments, trained on which data with which scaler. The network's class is a name from the
+fixed table `tsattn.models.NETWORKS`; import paths in a file are never followed, and nothing pickled is
+ever executed.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from tsattn.errors import CheckpointError
+from tsattn.models import NETWORKS, ForecastNetwork
+
+RECORD = "tsattn"
+FORMAT = 1
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def describe_network(network: ForecastNetwork) -> dict[str, Any]:
+    """Return the network's name in `NETWORKS` and the arguments that build it again.
+
+    An argument that is no plain value (a callable as ``value_activation``) is listed under
+    ``not_stored``: such a checkpoint needs the network to be given when it is opened.
+    """
+    arguments = {k: v for k, v in network.init_args.items() if isinstance(v, _PLAIN)}
+    return {
+        "class": type(network).__name__,
+        "arguments": arguments,
+        "not_stored": sorted(network.init_args.keys() - arguments.keys()),
+    }
+
+
+def build_network(description: Mapping[str, Any]) -> ForecastNetwork:
+    """Build the network that `describe_network` described, with fresh weights.
+
+    Raises:
+        CheckpointError: a class that is not in the table, or arguments that cannot be stored.
+    """
+    name = description["class"]
+    if name not in NETWORKS:
+        raise CheckpointError(
+            f"the checkpoint's network {name!r} is not one of {', '.join(NETWORKS)}; "
+            "a network of your own must be built by you and given to the loader"
+        )
+    if description["not_stored"]:
+        raise CheckpointError(
+            f"the checkpoint's {name} was built with {', '.join(description['not_stored'])} that "
+            "cannot be stored in a file (a callable?); build it yourself and give it to the loader"
+        )
+    return NETWORKS[name](**description["arguments"])
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this library onto the CPU, executing nothing from it.
+
+    Raises:
+        CheckpointError: no such file, a damaged or foreign one, or one of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}{_neighbours(path)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read: damaged, cut "
+            f"short, or holding more than plain data ({reason}); take another, such as last.ckpt"
+        ) from error
+    record = content.get(RECORD) if isinstance(content, dict) else None
+    if not isinstance(record, dict):
+        raise CheckpointError(
+            f"{path} was not written by tsattn: it has no {RECORD!r} record; weights of the published "
+            "code are read by tsattn.interop.published"
+        )
+    if record.get("format", 0) > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {record['format']}, this version reads up to {FORMAT}; upgrade tsattn"
+        )
+    return content
+
+
+def load_network(path: str | Path) -> ForecastNetwork:
+    """Build a checkpoint's network and load its weights; it comes back in evaluation mode."""
+    content = read_checkpoint(path)
+    network = build_network(content[RECORD]["network"])
+    weights = {
+        name.removeprefix("network."): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith("network.")
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: the weights do not fit the network: {error}") from error
+    return network.eval()
+
+
+def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, path: Path) -> None:
+    """Refuse a checkpoint of another network, naming what differs.
+
+    Raises:
+        CheckpointError: another class, other arguments, or weights of another shape.
+    """
+    theirs, ours = content[RECORD]["network"], describe_network(network)
+    if theirs["class"] != ours["class"]:
+        raise CheckpointError(
+            f"{path} holds a {theirs['class']}, the configuration describes a {ours['class']}"
+        )
+    shapes = {f"network.{name}": value.shape for name, value in network.state_dict().items()}
+    stored = {k: v.shape for k, v in content["state_dict"].items() if k.startswith("network.")}
+    names = sorted(theirs["arguments"].keys() | ours["arguments"].keys())
+    differing = [
+        f"{name} {theirs['arguments'].get(name)!r} instead of {ours['arguments'].get(name)!r}"
+        for name in names
+        if theirs["arguments"].get(name) != ours["arguments"].get(name)
+        and name not in ("attention_impl", "dropout", "head_dropout")
+    ]
+    if differing or shapes != stored:
+        raise CheckpointError(
+            f"{path} holds another {ours['class']} than the configuration describes: "
+            + ("; ".join(differing) or "its weights have other names or shapes")
+        )
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes a checkpoint beside its final name and moves it there once it is whole.
+
+    A full disk or a kill while writing leaves the previous checkpoint as it was.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write, flush to the disk, rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except (OSError, RuntimeError) as error:
+            unfinished.unlink(missing_ok=True)
+            kept = "the previous one is kept" if path.exists() else "there was none before"
+            raise CheckpointError(
+                f"could not save {path}: {error}; {kept}. Free some space and resume with "
+                "--ckpt_path last"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read onto the CPU; pickled code is refused whatever ``weights_only`` says."""
+        return read_checkpoint(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    found = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else []
+    return f"; {folder} has {', '.join(found)}" if found else ""

@@ -1,0 +1,246 @@
+"""From a recipe and overrides to a finished run: the one function behind fit, validate and test.
+
+`run` takes what a person types after ``tsattn`` and returns the result. The command, the benchmark and
+the tuner all go through it.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from tsattn.errors import ConfigError
+from tsattn.resources import configs_dir
+from tsattn.training import report
+from tsattn.training.callbacks import MONITOR, EpochTable, Predictions, checkpoint_callbacks
+from tsattn.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from tsattn.training.datamodule import ForecastData
+from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.parser import RecipeParser
+from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
+from tsattn.training.task import ForecastTask
+
+DEFAULT_RECIPE = Path("patchtst") / "default.yaml"
+_LINKS = {
+    "data.channels": "model.network.init_args.channels",
+    "data.context": "model.network.init_args.context",
+    "data.horizon": "model.network.init_args.horizon",
+}
+_NOT_SAVED = ("config", "ckpt_path", "overwrite", "save_predictions", "run_dir", "verbose")
+
+
+def run(arguments: Sequence[str]) -> dict[str, Any] | None:
+    """Run ``fit``, ``validate`` or ``test`` as typed after ``tsattn``.
+
+    Args:
+        arguments: for example ``["fit", "--config", "configs/patchtst/etth1.yaml"]``. Without a
+            ``--config``, ``fit`` takes the generic recipe that sizes itself to any file.
+
+    Returns:
+        The result (as in ``result.json``) where a test was run, else None.
+
+    Raises:
+        TsattnError: what was asked for cannot be done; nothing has been overwritten.
+        SystemExit: an argument that does not parse; the message has been printed.
+    """
+    arguments = list(arguments)
+    if "--config" not in arguments and "-c" not in arguments and "--help" not in arguments:
+        arguments[1:1] = ["--config", str(configs_dir() / DEFAULT_RECIPE)]
+    return TrainingCLI(arguments).result
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI with a run folder, a test after every fit, and a result."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        self.result: dict[str, Any] | None = None
+        self.table: EpochTable | None = None
+        self.predictions = Predictions()
+        super().__init__(
+            ForecastTask,
+            ForecastData,
+            save_config_callback=None,
+            parser_class=RecipeParser,
+            trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
+            seed_everything_default=2021,
+            args=arguments,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The three commands, and the arguments that are not typed."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+            "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
+            "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder, early stopping, and the sizes that flow from data to network."""
+        parser.add_argument(
+            "--run_dir",
+            type=Path | None,
+            help="folder of this run; by default a fresh one below runs/",
+        )
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace an existing run or output file"
+        )
+        parser.add_argument(
+            "--save_predictions",
+            type=Path | None,
+            help="npz file for the forecasts of all test windows",
+        )
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.set_defaults(
+            {
+                "early_stopping.monitor": MONITOR,
+                "early_stopping.mode": "min",
+                "early_stopping.patience": 100,
+            }
+        )
+        for source, target in _LINKS.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what was given, whatever ``sys.argv`` holds."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: the recipe is the only source."""
+
+    @property
+    def _given(self) -> Namespace:
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run folder and the checkpoint, and refuse what would overwrite something."""
+        given = self._given
+        self.fitting = self.subcommand == "fit"
+        self.folder = RunFolder(self._run_dir())
+        given.ckpt_path = self._checkpoint(given.get("ckpt_path"))
+        self.resuming = self.fitting and given.ckpt_path is not None
+        if given.save_predictions:
+            refuse_existing(given.save_predictions, overwrite=given.overwrite)
+        self.keeps_files = self.fitting and not given.trainer.fast_dev_run
+        if self.keeps_files and not self.resuming and not _is_child():
+            self.folder.require_unused(overwrite=given.overwrite)
+
+    def _run_dir(self) -> Path:
+        if self._given.run_dir:
+            return Path(self._given.run_dir)
+        if _is_child() and "TSATTN_RUN_DIR" in os.environ:
+            return Path(os.environ["TSATTN_RUN_DIR"])
+        for flag, value in zip(self.arguments, self.arguments[1:], strict=False):
+            home = RunFolder(Path(value).parent)
+            if flag in ("--config", "-c") and Path(value) == home.config and home.checkpoints.is_dir():
+                return home.path
+        network = self._given.model.network.class_path.rsplit(".", 1)[-1].lower()
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        return Path("runs") / f"{network}-{Path(self._given.data.dataset).stem}-{stamp}"
+
+    def _checkpoint(self, given: str | Path | None) -> Path | None:
+        """Turn ``last`` and ``best`` into files of the run folder, and open any file once."""
+        if given is None:
+            return None
+        named = {"last": self.folder.last, "best": self.folder.best}
+        path = named.get(str(given), Path(given))
+        read_checkpoint(path)
+        return path
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the callbacks that write the run folder."""
+        callbacks: list[Callback] = [self.predictions]
+        if self.keeps_files:
+            self.table = EpochTable(self.folder.metrics)
+            callbacks += [self.table, *checkpoint_callbacks(self.folder)]
+        given = self._get(self.config_init, "trainer")
+        given["callbacks"] = [*(given.get("callbacks") or []), *report.progress(), *callbacks]
+        given["plugins"] = [*_as_list(given.get("plugins")), SafeCheckpointIO()]
+        if given.get("logger") in (None, True):
+            given["logger"] = report.tensorboard(self.folder) if self.keeps_files else False
+        kwargs.setdefault("enable_model_summary", False)
+        kwargs.setdefault("enable_progress_bar", report.has_terminal())
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Create the run folder; from here on files are written."""
+        os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
+        report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
+        if self.keeps_files and self.trainer.is_global_zero:
+            if not self.resuming:
+                self.folder.clear()
+            self.folder.create()
+            write_atomically(self.folder.config, self._resolved_config())
+            report.draw_schedule_of(self.model, self.datamodule, self.trainer, self.folder)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint and write the result."""
+        best = self.folder.best if self.keeps_files else None
+        self._test(best)
+
+    def before_test(self) -> None:
+        """Refuse to score weights that nobody trained."""
+        untrained = self._given.ckpt_path is None and any(True for _ in self.model.parameters())
+        if untrained and not self._given.trainer.fast_dev_run:
+            raise ConfigError(
+                "test needs trained weights: give --ckpt_path RUN/checkpoints/best.ckpt, or best with "
+                "--config RUN/config.yaml"
+            )
+
+    def test(self, **_: Any) -> None:
+        """Run the test of the checkpoint that was named."""
+        self._test(self._given.ckpt_path)
+
+    def _test(self, checkpoint: Path | None) -> None:
+        epochs = self.trainer.current_epoch
+        self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint, verbose=False)
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+            return
+        self.result = result_of(
+            self.trainer,
+            self.model,
+            self.datamodule,
+            checkpoint=checkpoint,
+            epochs=epochs,
+            seconds=self.table.seconds if self.table else 0.0,
+        )
+        report.show_result(self.result)
+        if self.keeps_files:
+            write_atomically(self.folder.result, as_json(self.result))
+            report.draw_forecast_of(self.predictions, self.datamodule, self.result, self.folder)
+        if self._given.save_predictions:
+            save_predictions(
+                self._given.save_predictions,
+                self.predictions.in_order(),
+                self.datamodule,
+                overwrite=self._given.overwrite,
+            )
+
+    def _resolved_config(self) -> str:
+        given = self._given.clone()
+        if Path(given.data.dataset).is_file():
+            given.data.dataset = str(Path(given.data.dataset).resolve())
+        text = self._parser(self.subcommand).dump(given, skip_none=False)
+        settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
+        return yaml.safe_dump(settings, sort_keys=False)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _is_child() -> bool:
+    """Whether this process was started by another process of the same run."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"

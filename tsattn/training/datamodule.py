@@ -1,0 +1,199 @@
+"""The data of a run: from a dataset's name or a file to batches of windows."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as L
+from torch.utils.data import DataLoader
+
+from tsattn.data import (
+    HOURLY_FOUR,
+    Panel,
+    Prepared,
+    Reading,
+    WindowSampler,
+    default_season,
+    load_panel,
+    loader,
+    prepare,
+)
+from tsattn.data.panel import Layout
+from tsattn.data.windows import WindowBatch, Windows
+
+Size = int | Literal["auto"]
+
+LONGEST_CONTEXT = 336
+LONGEST_HORIZON = 96
+
+
+class ForecastData(L.LightningDataModule):
+    """Windows of one dataset for training, validation and test.
+
+    The file is read when it is first needed. Training drops its last incomplete batch; validation and
+    test always score every window.
+
+    Args:
+        dataset: a name of the catalog (``ETTh1``, ...) or the path of a CSV file, wide (a time column,
+            then channels) or long (``unique_id, ds, y``).
+        root: folder that is searched first for catalog files.
+        context: steps T of a window that a network looks at; ``auto``: a quarter of the training rows,
+            336 at most.
+        horizon: steps H to forecast; ``auto``: half of the validation rows, 96 at most.
+        batch_size: windows of a training batch.
+        eval_batch_size: windows of a validation or test batch; scores do not depend on it. ``None``
+            means ``batch_size``.
+        borders: three shares (.7 .1 .2) or three row ends of training, validation and test; ``None``
+            means the catalog's borders, or 70/10/20.
+        calendar: names of the calendar features, see `tsattn.data.calendar`.
+        time_column: name of the time column; ``None`` recognises it.
+        layout: ``wide`` or ``long``; ``None`` recognises it.
+        delimiter: what separates cells; ``None`` recognises it.
+        decimal: decimal point or comma; ``None`` recognises it.
+        day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
+
+    Raises:
+        DataError: the data cannot be read or cut into windows.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        root: Path | None = None,
+        context: Size = "auto",
+        horizon: Size = "auto",
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        borders: list[float] | None = None,
+        calendar: list[str] = list(HOURLY_FOUR),  # noqa: B006 (shown as the default by --help)
+        time_column: str | None = None,
+        layout: Layout | None = None,
+        delimiter: str | None = None,
+        decimal: str | None = None,
+        day_first: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.root = root
+        self.sizes = (context, horizon)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.borders = borders
+        self.calendar = calendar
+        self.reading = Reading(
+            delimiter=delimiter,
+            decimal=decimal,
+            day_first=day_first,
+            time_column=time_column,
+            layout=layout,
+        )
+        self._prepared: Prepared | None = None
+
+    @property
+    def prepared(self) -> Prepared:
+        """The windows, the scaler and where they came from; reads the file at the first call."""
+        if self._prepared is None:
+            panel = load_panel(self.dataset, root=self.root, reading=self.reading)
+            context, horizon = auto_sizes(panel, *self.sizes)
+            self._prepared = prepare(
+                panel,
+                context=context,
+                horizon=horizon,
+                borders=self.borders,
+                calendar=self.calendar,
+            )
+        return self._prepared
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.prepared.panel.num_channels
+
+    @property
+    def context(self) -> int:
+        """Steps of a window that a network looks at."""
+        return self.prepared.context
+
+    @property
+    def horizon(self) -> int:
+        """Steps to forecast."""
+        return self.prepared.horizon
+
+    @property
+    def season(self) -> int:
+        """Steps of a season, as the distance of two rows suggests."""
+        return default_season(self.prepared.panel.step_seconds)
+
+    @property
+    def published_test_windows(self) -> int:
+        """Test windows that published code scores: those of full batches of the training size."""
+        return len(self.prepared.test) // self.batch_size * self.batch_size
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data (Lightning calls this in every process)."""
+        _ = self.prepared
+
+    def train_dataloader(self) -> DataLoader[WindowBatch]:
+        """Shuffled batches, the last incomplete one dropped."""
+        return self._loader(self.prepared.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[WindowBatch]:
+        """All validation windows in time order."""
+        return self._loader(self.prepared.val, self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[WindowBatch]:
+        """All test windows in time order."""
+        return self._loader(self.prepared.test, self.eval_batch_size)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a forecast on new data needs to know, in plain values and tensors."""
+        prepared, panel = self.prepared, self.prepared.panel
+        return {
+            "name": panel.name,
+            "sha256": panel.sha256,
+            "layout": panel.layout,
+            "time_column": panel.time_column,
+            "channels": list(panel.channels),
+            "series": list(panel.ids),
+            "step": getattr(panel.step, "freqstr", None) or str(panel.step),
+            "step_seconds": panel.step_seconds,
+            "season": self.season,
+            "context": self.context,
+            "horizon": self.horizon,
+            "calendar": list(prepared.calendar),
+            "borders": [[list(part) for part in b.parts().values()] for b in prepared.borders],
+            "scaler_mean": prepared.scaler.mean_SC,
+            "scaler_scale": prepared.scaler.scale_SC,
+            "batch_size": self.batch_size,
+            "notes": list(prepared.notes),
+        }
+
+    def _loader(
+        self, windows: Windows, batch_size: int, *, shuffle: bool = False
+    ) -> DataLoader[WindowBatch]:
+        sampler = WindowSampler(
+            len(windows),
+            batch_size,
+            shuffle=shuffle,
+            seed=run_seed(),
+            drop_last=shuffle,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+        )
+        return loader(windows, sampler)
+
+
+def auto_sizes(panel: Panel, context: Size, horizon: Size) -> tuple[int, int]:
+    """Replace ``auto`` by sizes that leave enough windows in every part of the longest series."""
+    rows = max(panel.lengths)
+    if context == "auto":
+        context = max(1, min(LONGEST_CONTEXT, int(0.7 * rows) // 4))
+    if horizon == "auto":
+        horizon = max(1, min(LONGEST_HORIZON, int(0.1 * rows) // 2))
+    return context, horizon
+
+
+def run_seed() -> int:
+    """Return the seed that `lightning.seed_everything` set, or 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

@@ -1,0 +1,103 @@
+"""The folder of one run: what lies where, and when it may be written."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tsattn.errors import ExistsError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files.
+
+    ``config.yaml`` (the resolved recipe), ``metrics.csv`` (a row per epoch), ``checkpoints/best.ckpt``
+    and ``last.ckpt``, ``schedule.png``, ``forecast.png``, ``result.json``, ``tensorboard/``.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint with the best validation loss."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last finished epoch."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def result(self) -> Path:
+        """Scores and everything that makes them trustworthy."""
+        return self.path / "result.json"
+
+    @property
+    def forecast_picture(self) -> Path:
+        """Forecasts of one test window."""
+        return self.path / "forecast.png"
+
+    @property
+    def schedule_picture(self) -> Path:
+        """Learning rate and beta1 over the epochs."""
+        return self.path / "schedule.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's events, where it is installed."""
+        return self.path / "tensorboard"
+
+    def require_unused(self, *, overwrite: bool) -> None:
+        """Refuse a folder that holds something, unless it is a run that may be replaced.
+
+        Raises:
+            ExistsError: the folder holds a run and ``overwrite`` is off, or holds something else.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not self.config.is_file():
+            raise ExistsError(f"{self.path} exists and is no run folder; choose another --run_dir")
+        if not overwrite:
+            raise ExistsError(
+                f"{self.path} holds a run already; choose another --run_dir, go on with it by "
+                "--ckpt_path last, or replace it with --overwrite"
+            )
+
+    def clear(self) -> None:
+        """Delete the files of a run, and nothing else."""
+        for file in (
+            self.config,
+            self.metrics,
+            self.result,
+            self.forecast_picture,
+            self.schedule_picture,
+        ):
+            file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def create(self) -> None:
+        """Make the folder and the checkpoints' folder."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's text in one step, so that a reader or a kill never meets a half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

@@ -1,0 +1,69 @@
+"""The parser of recipes and options: short errors that name the nearest right key."""
+
+import inspect
+import re
+import sys
+from difflib import get_close_matches
+from typing import NoReturn
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser
+
+from tsattn.models import NETWORKS
+from tsattn.training.datamodule import ForecastData
+from tsattn.training.schedules import EpochDecay, OneCycle
+from tsattn.training.task import ForecastTask
+
+SCHEDULES = (EpochDecay, OneCycle)
+_UNKNOWN = (
+    r"Option '([\w.]+)' is not accepted",
+    r"does not accept option '([\w.]+)'",
+    r"unrecognized arguments: --([\w.]+)",
+    r"import path string: (\w+)",
+)
+
+
+class RecipeParser(LightningArgumentParser):
+    """Prints one error with a suggestion instead of two screens of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and, where a key or a class is unknown, the nearest one; exit with 2."""
+        text = str(message if message else ex)
+        print(f"error: {text}{suggestion(text)}", file=sys.stderr)
+        print("all options: tsattn fit --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def suggestion(message: str) -> str:
+    """Return ``; did you mean ...?`` for the unknown word that a parser's message names, or nothing."""
+    for pattern in _UNKNOWN:
+        found = re.search(pattern, message)
+        if found:
+            given = found.group(1)
+            known = known_words()
+            near = get_close_matches(given, known, n=1, cutoff=0.75)
+            near = near or get_close_matches(given.rpartition(".")[2], known, n=1, cutoff=0.7)
+            return f"\ndid you mean {near[0]!r}?" if near else ""
+    return ""
+
+
+def known_words() -> list[str]:
+    """Every key a recipe may hold and every class it may name."""
+    keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
+    for prefix, owner in (
+        ("trainer", Trainer),
+        ("model", ForecastTask),
+        ("data", ForecastData),
+        ("early_stopping", EarlyStopping),
+    ):
+        keys += [f"{prefix}.{name}" for name in _parameters(owner)]
+    for prefix, owners in (("model.network", NETWORKS.values()), ("model.schedule", SCHEDULES)):
+        for owner in owners:
+            keys += [owner.__name__, *(f"{prefix}.{name}" for name in _parameters(owner))]
+            keys += _parameters(owner)
+    return list(dict.fromkeys(keys))
+
+
+def _parameters(owner: type) -> list[str]:
+    return [name for name in inspect.signature(owner.__init__).parameters if name != "self"]

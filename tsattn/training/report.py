@@ -1,0 +1,113 @@
+"""What a person sees of a run: the announcement, the progress, the scores, the pictures."""
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+
+from tsattn.errors import MissingExtraError
+from tsattn.training.callbacks import Predictions
+from tsattn.training.datamodule import ForecastData
+from tsattn.training.folder import RunFolder
+from tsattn.training.task import ForecastTask
+
+
+class EpochLines(Callback):
+    """One line per epoch, where there is no terminal to draw a progress bar on."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the epoch's losses."""
+        if not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        shown = [f"{n} {metrics[n].item():.4f}" for n in ("train/loss", "val/loss") if n in metrics]
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", *shown, flush=True)
+
+
+def has_terminal() -> bool:
+    """Whether there is a terminal to draw on."""
+    return sys.stdout.isatty()
+
+
+def progress() -> list[Callback]:
+    """Return a progress bar on a terminal, a line per epoch elsewhere."""
+    return [RichProgressBar(leave=False)] if has_terminal() else [EpochLines()]
+
+
+def tensorboard(folder: RunFolder) -> TensorBoardLogger | bool:
+    """Return a logger below the run folder where TensorBoard is installed, else False."""
+    if find_spec("tensorboard") is None:
+        return False
+    return TensorBoardLogger(folder.path, name="", version=folder.tensorboard.name)
+
+
+def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -> None:
+    """Say what will be trained on what, and where it will lie."""
+    console, prepared, panel = Console(), data.prepared, data.prepared.panel
+    console.print(
+        f"[bold]{panel.name}[/]: {panel.num_rows:,} rows x {panel.num_channels} channels"
+        + (f", {panel.num_series} series" if panel.num_series > 1 else "")
+        + f", {panel.start} to {panel.end}; context {data.context}, horizon {data.horizon}; windows "
+        f"{len(prepared.train):,} train, {len(prepared.val):,} validation, {len(prepared.test):,} test"
+    )
+    for note in prepared.notes:
+        console.print(f"  note: {note}", markup=False)
+    parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    console.print(f"[bold]{type(task.network).__name__}[/]: {parameters:,} parameters")
+    if folder:
+        console.print(f"run folder: {folder.path}")
+
+
+def show_result(result: Mapping[str, Any]) -> None:
+    """Print the test scores beside the floors."""
+    test, published = result["test"], result["as_published"]
+    table = Table(title=f"{result['dataset']['name']}: {test['windows_scored']:,} test windows")
+    for column in ("", "MSE", "MAE"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row(result["network"]["class"], f"{test['mse']:.4f}", f"{test['mae']:.4f}", style="bold")
+    if published["windows_scored"] not in (0, test["windows_scored"]):
+        label = f"  as published ({published['windows_scored']:,} windows)"
+        table.add_row(label, f"{published['mse']:.4f}", f"{published['mae']:.4f}")
+    for name, scores in result["floors"].items():
+        cells = (f"{scores['mse']:.4f}", f"{scores['mae']:.4f}") if scores else ("-", "-")
+        label = name.replace("_", " ") + ("" if scores else " (season exceeds the context)")
+        table.add_row(label, *cells, style="dim")
+    Console().print(table)
+
+
+def draw_forecast_of(
+    predictions: Predictions, data: ForecastData, result: Mapping[str, Any], folder: RunFolder
+) -> None:
+    """Write the forecast picture, or say what is missing for it."""
+    title = (
+        f"{result['network']['class']} on {result['dataset']['name']}, last test window "
+        f"(test MSE {result['test']['mse']:.3f})"
+    )
+    try:
+        from tsattn.training.pictures import draw_forecast
+
+        draw_forecast(folder.forecast_picture, predictions.in_order(), data, title)
+    except MissingExtraError as error:
+        Console().print(f"no forecast picture: {error}", markup=False)
+        return
+    Console().print(f"forecast picture: {folder.forecast_picture}")
+
+
+def draw_schedule_of(
+    task: ForecastTask, data: ForecastData, trainer: L.Trainer, folder: RunFolder
+) -> None:
+    """Write the picture of the learning rate, where pictures can be made."""
+    try:
+        from tsattn.training.pictures import draw_schedule
+
+        steps = len(data.train_dataloader())
+        epochs = trainer.max_epochs or 1
+        draw_schedule(folder.schedule_picture, task.schedule, task.learning_rate, epochs, steps)
+    except MissingExtraError:
+        return  # said once, at the forecast picture

@@ -1,0 +1,208 @@
+"""What a run states about itself: scores, floors, and everything needed to trust them."""
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+import tsattn
+from tsattn.data.windows import Windows
+from tsattn.errors import ExistsError
+from tsattn.metrics import WindowErrors
+from tsattn.models import ForecastNetwork, LastValue, SeasonalNaive, WindowMean
+from tsattn.training.checkpoint import describe_network, read_checkpoint
+from tsattn.training.datamodule import ForecastData, run_seed
+from tsattn.training.task import ForecastTask
+
+_PACKAGES = ("tsattn", "torch", "lightning", "numpy", "pandas")
+
+
+def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
+    """Return the ``test`` and ``as_published`` parts of a result.
+
+    Args:
+        errors: the metric after the test.
+        windows: how many test windows there are.
+    """
+    scores = errors.compute()
+    return {
+        "test": {
+            "mse": scores["mse"].item(),
+            "mae": scores["mae"].item(),
+            "per_channel_mse": scores["per_channel_mse"].tolist(),
+            "windows_scored": int(scores["windows"]),
+            "windows_dropped": windows - int(scores["windows"]),
+        },
+        "as_published": {
+            "mse": _number(scores["mse_first"].item()),
+            "mae": _number(scores["mae_first"].item()),
+            "windows_scored": int(scores["windows_first"]),
+        },
+    }
+
+
+def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
+    """Score the trivial forecasts on the test windows; None where the season exceeds the context."""
+    sizes = (data.channels, data.context, data.horizon)
+    networks: dict[str, ForecastNetwork] = {
+        "last_value": LastValue(*sizes),
+        "window_mean": WindowMean(*sizes),
+    }
+    if data.season <= data.context:
+        networks["seasonal_naive"] = SeasonalNaive(*sizes, season=data.season)
+    scored = {name: _score(network, data.prepared.test) for name, network in networks.items()}
+    return {name: scored.get(name) for name in ("last_value", "seasonal_naive", "window_mean")}
+
+
+def _score(network: ForecastNetwork, windows: Windows, batch_size: int = 256) -> dict[str, float]:
+    errors = WindowErrors(network.channels)
+    with torch.inference_mode():
+        for start in range(0, len(windows), batch_size):
+            batch = windows[start : start + batch_size]
+            errors.update(network(batch.past_BTC).mean, batch.future_BHC, batch.index_B)
+    scores = errors.compute()
+    return {"mse": scores["mse"].item(), "mae": scores["mae"].item()}
+
+
+def result_of(
+    trainer: L.Trainer,
+    task: ForecastTask,
+    data: ForecastData,
+    *,
+    checkpoint: Path | None,
+    epochs: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Collect a run's result after its test, ready for ``result.json``.
+
+    Args:
+        trainer: the trainer that ran the test.
+        task: the task, its `test_errors` filled.
+        data: the data.
+        checkpoint: the checkpoint that was tested.
+        epochs: epochs that training ran.
+        seconds: wall time of training and validation.
+    """
+    panel, prepared = data.prepared.panel, data.prepared
+    best = read_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else None
+    return {
+        **scores_of(task.test_errors, len(prepared.test)),
+        "floors": floors(data),
+        "network": describe_network(task.network),
+        "dataset": {
+            "name": panel.name,
+            "sha256": panel.sha256,
+            "rows": panel.num_rows,
+            "channels": panel.num_channels,
+            "series": panel.num_series,
+            "borders": prepared.borders[0].parts(),
+            "scaler": "mean and deviation (ddof 0) of the training rows, per series and channel",
+            "notes": list(prepared.notes),
+        },
+        "context": data.context,
+        "horizon": data.horizon,
+        "train_windows": len(prepared.train),
+        "val_windows": len(prepared.val),
+        "seed": run_seed(),
+        "epochs": epochs,
+        "best_epoch": best,
+        "checkpoint_rule": "lowest validation loss over all validation windows",
+        "wall_seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in task.network.parameters() if p.requires_grad),
+        **environment(trainer),
+    }
+
+
+def environment(trainer: L.Trainer) -> dict[str, Any]:
+    """Return device, threads, precision, versions and commit."""
+    device = trainer.strategy.root_device
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(device),
+        "devices": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+        "versions": {name: version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        "commit": _commit(),
+    }
+
+
+def save_predictions(
+    path: Path, forecasts_WHC: Tensor, data: ForecastData, *, overwrite: bool
+) -> None:
+    """Store the test forecasts and the truth, standardised and in original units.
+
+    The npz file holds ``prediction``, ``target``, ``prediction_original`` and ``target_original``, all
+    [windows, horizon, channels], ``series`` [windows] and ``channels``.
+
+    Raises:
+        ExistsError: the file exists and ``overwrite`` is off.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    windows = data.prepared.test
+    targets_WHC = torch.cat(
+        [windows[i : i + 256].future_BHC for i in range(0, len(windows), 256)]
+    )
+    to_original = data.prepared.scaler.to_original
+    unfinished = path.with_name(f".{path.name}.unfinished.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        unfinished,
+        prediction=forecasts_WHC.numpy(),
+        target=targets_WHC.numpy(),
+        prediction_original=to_original(forecasts_WHC, windows.series_W).numpy(),
+        target_original=to_original(targets_WHC, windows.series_W).numpy(),
+        series=np.array(data.prepared.panel.ids)[windows.series_W.numpy()],
+        channels=np.array(data.prepared.panel.channels),
+    )
+    unfinished.replace(path)
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise ExistsError where a file exists that nobody asked to replace."""
+    if path.exists() and not overwrite:
+        raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
+
+
+def as_json(result: Mapping[str, Any]) -> str:
+    """Write a result as JSON; a NaN, which JSON has no word for, is an error."""
+    return json.dumps(result, indent=2, allow_nan=False, default=str) + "\n"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _processor(device: torch.device) -> str:
+    if device.type != "cpu":
+        return device.type
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"cpu: {name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from, if it runs from one."""
+    root = Path(tsattn.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

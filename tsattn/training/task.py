@@ -1,0 +1,189 @@
+"""Training a forecaster: the LightningModule."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from tsattn.data.windows import WindowBatch
+from tsattn.errors import ConfigError, NonFiniteLossError
+from tsattn.metrics import WindowErrors
+from tsattn.models import Forecast, ForecastNetwork
+from tsattn.training.checkpoint import (
+    FORMAT,
+    RECORD,
+    describe_network,
+    load_network,
+    require_same_network,
+)
+from tsattn.training.datamodule import ForecastData, run_seed
+from tsattn.training.losses import LossName, make_loss
+from tsattn.training.schedules import EpochDecay, Place, Schedule
+
+OptimizerName = Literal["adam", "adamw"]
+
+
+class ForecastTask(L.LightningModule):
+    """Fit a network to windows, choose by validation loss, score on test windows.
+
+    Args:
+        network: the network.
+        loss: ``mse``, ``mae``, ``huber`` or ``quantile``, see `make_loss`; the networks' auxiliary
+            losses are added in training.
+        quantile: which quantile ``loss="quantile"`` aims at.
+        optimizer: ``adam`` or ``adamw``.
+        learning_rate: the rate that the schedule's factor multiplies.
+        weight_decay: of the optimiser.
+        schedule: factor of the rate, and Adam's beta1, at every step; ``None`` means constant.
+
+    Raises:
+        ValueError: an unknown loss or a quantile outside (0, 1).
+
+    Example:
+        >>> data = ForecastData("ETTh1", context=336, horizon=192, batch_size=128)
+        >>> task = ForecastTask(PatchTST(7, 336, 192, d_model=16, num_heads=4, d_ff=128))
+        >>> L.Trainer(max_epochs=1).fit(task, data)
+    """
+
+    def __init__(
+        self,
+        network: ForecastNetwork,
+        *,
+        loss: LossName = "mse",
+        quantile: float = 0.5,
+        optimizer: OptimizerName = "adam",
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.criterion = make_loss(loss, quantile)
+        self.optimizer_name = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.schedule = schedule or EpochDecay()
+        self.val_errors = WindowErrors(network.channels)
+        self.test_errors = WindowErrors(network.channels)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> "ForecastTask":
+        """Build the task around a checkpoint's trained network; executes nothing from the file."""
+        return cls(load_network(checkpoint_path), **arguments)
+
+    def forward(self, batch: WindowBatch) -> Forecast:
+        """Forecast a batch of windows."""
+        return self.network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+
+    def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, auxiliary losses included."""
+        forecast, loss = self._step(batch)
+        total = loss + sum(forecast.losses.values())
+        self._require_finite(total, forecast, batch, batch_idx)
+        size = len(batch.index_B)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        for name, value in forecast.losses.items():
+            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Score a batch of validation windows."""
+        forecast, loss = self._step(batch)
+        self.val_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
+        size = len(batch.index_B)
+        self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
+
+    def test_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
+        """Score a batch of test windows and return its forecasts [B, H, C]."""
+        forecast, _ = self._step(batch)
+        self.test_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
+        return forecast.mean
+
+    def _step(self, batch: WindowBatch) -> tuple[Forecast, Tensor]:
+        forecast = self(batch)
+        return forecast, self.criterion(forecast.mean.float(), batch.future_BHC)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores over all windows."""
+        scores = self.val_errors.compute()
+        self.log("val/mse", scores["mse"].float())
+        self.log("val/mae", scores["mae"].float())
+        self.val_errors.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Score from nothing, and remember which windows published code would score."""
+        self.test_errors.reset()
+        self.test_errors.first = self._data.published_test_windows if self._data else 0
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores over all windows; `test_errors` keeps them."""
+        scores = self.test_errors.compute()
+        self.log("test/mse", scores["mse"].float())
+        self.log("test/mae", scores["mae"].float())
+
+    def on_train_epoch_start(self) -> None:
+        """Give every epoch a random stream of its own, so that resuming repeats it exactly."""
+        seed = torch.Generator().manual_seed(run_seed())
+        offset = torch.randint(2**62, (), generator=seed).item()
+        torch.manual_seed(offset + self.current_epoch * 1_000_003 + self.global_rank)
+
+    def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
+        """Set the learning rate and beta1 of the coming step."""
+        place = Place(
+            epoch=self.current_epoch + 1,
+            step=self.trainer.global_step,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        rate = self.learning_rate * self.schedule.factor(place)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+            group["betas"] = (self.schedule.momentum(place), group["betas"][1])
+        self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser; the schedule sets its rate before every step."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not parameters:
+            raise ConfigError(
+                f"{type(self.network).__name__} has no parameters, so there is nothing to fit; "
+                "use 'tsattn test' to score it"
+            )
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
+        return kind(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record of network and data."""
+        data = self._data.describe() if self._data else None
+        checkpoint[RECORD] = {
+            "format": FORMAT,
+            "network": describe_network(self.network),
+            "data": data,
+            "seed": run_seed(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another network."""
+        require_same_network(checkpoint, self.network, Path(self.trainer.ckpt_path or "checkpoint"))
+
+    @property
+    def _data(self) -> ForecastData | None:
+        data = getattr(self.trainer, "datamodule", None)
+        return cast(ForecastData, data) if isinstance(data, ForecastData) else None
+
+    def _require_finite(
+        self, loss: Tensor, forecast: Forecast, batch: WindowBatch, batch_idx: int
+    ) -> None:
+        if torch.isfinite(loss):
+            return
+        error_C = (forecast.mean.detach().float() - batch.future_BHC).mean(dim=(0, 1))
+        channels = (~torch.isfinite(error_C)).nonzero().flatten().tolist()
+        names = self._data.prepared.panel.channels if self._data else ()
+        named = ", ".join(names[c] if c < len(names) else str(c) for c in channels[:5])
+        raise NonFiniteLossError(
+            f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, "
+            f"channel {named or 'unknown (an auxiliary loss)'}; the last good checkpoint is kept. "
+            "Try a lower --model.learning_rate or --trainer.gradient_clip_val 1"
+        )
