@@ -14,6 +14,7 @@ D      width (``d_model``)
 N      attention heads
 Q, K   query and key positions
 W      width of one head; in ``tsattn.data``, windows
+V      width of the values of one head
 M      calendar features ("marks")
 R      rows of a table
 E      experts
@@ -28,7 +29,9 @@ Horizon = Float[Tensor, "B H C"]
 ContextMarks = Float[Tensor, "B T M"]
 HorizonMarks = Float[Tensor, "B H M"]
 Tokens = Float[Tensor, "B L D"]
-Heads = Float[Tensor, "B N L W"]
+Queries = Float[Tensor, "B N Q W"]
+Keys = Float[Tensor, "B N K W"]
+Values = Float[Tensor, "B N K V"]
 Scores = Float[Tensor, "B N Q K"]
 Mask = Bool[Tensor, "..."] | Float[Tensor, "..."]
 Index = Int[Tensor, "B"]

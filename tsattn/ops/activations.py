@@ -53,3 +53,22 @@ def as_function(activation: ValueActivation) -> Callable[[Tensor], Tensor]:
             f"value_activation must be a name or a callable, got {type(activation).__name__}"
         )
     return activation
+
+
+def activate(activation: ValueActivation, values: Tensor) -> Tensor:
+    """Apply an activation to projected values.
+
+    Args:
+        activation: one of `VALUE_ACTIVATIONS`, or a callable.
+        values: any shape.
+
+    Raises:
+        ValueError: the name is not one of the six, or the callable changes the shape.
+    """
+    activated = as_function(activation)(values)
+    if activated.shape != values.shape:
+        raise ValueError(
+            f"value_activation {activation!r} must work elementwise, but it turned values of "
+            f"{list(values.shape)} into {list(activated.shape)}"
+        )
+    return activated

@@ -1,10 +1,13 @@
 """Compiles the CPU kernels, once per machine, torch version and state of the sources.
 
-The library lands in ``$TSATTN_CACHE/kernels`` (without the variable: ``tsattn/kernels`` in the
-user's cache directory). A build happens in a directory of its own under a file lock and is moved
-into place only after it has been loaded, so that one that fails, is interrupted or runs twice never
-leaves a broken library behind. ``TSATTN_BUILD=0`` forbids building.
+The library lands in ``$TSATTN_KERNELS``, else in ``$TSATTN_CACHE/kernels``, else in
+``tsattn/kernels`` of the user's cache directory. A build happens in a directory of its own under a
+file lock and is moved into place only after it has been loaded, so that one that fails, is
+interrupted or runs twice never leaves a broken library behind. ``TSATTN_BUILD=0`` forbids building.
 """
+
+# Torch's extension functions carry no types.
+# pyright: reportUnknownMemberType=false
 
 import hashlib
 import os
@@ -13,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -75,7 +78,13 @@ def ensure() -> None:
             raise KernelBuildError(
                 f"the CPU kernels were not built: {failure}\n`tsattn doctor --build` tries again"
             )
-    _load_or_build()
+    try:
+        _load_or_build()
+    except OSError as error:
+        raise KernelBuildError(
+            f"the CPU kernels cannot be kept in {_library().parent}: {error}; "
+            "set TSATTN_KERNELS to a folder that can be written"
+        ) from error
 
 
 @torch.compiler.assume_constant_result
@@ -91,7 +100,7 @@ def is_ready() -> bool:
         return False
     try:
         ensure()
-    except (KernelBuildError, OSError) as error:
+    except KernelBuildError as error:
         _State.failure = _State.failure or str(error)
         warnings.warn(
             f"the CPU kernels are not available, slower ones are used: {error}",
@@ -141,7 +150,7 @@ def _build(library: Path) -> None:
     here = Path(tempfile.mkdtemp(prefix=f"{library.stem}.build-", dir=library.parent))
     try:
         _compile(here)
-        (here / f"{library.stem}.so").replace(library)
+        next(here.glob("*.so")).replace(library)
         _State.loaded = True
     except RuntimeError as error:
         _State.failure = _last_words(str(error))
@@ -199,7 +208,13 @@ def _library() -> Path:
         digest.update(file.read_bytes())
     what = (torch.__version__, _capability(), platform.machine(), platform.libc_ver(), _CFLAGS)
     digest.update(repr(what).encode())
-    return _cache_directory() / "kernels" / f"tsattn_{digest.hexdigest()[:20]}.so"
+    return _directory() / f"tsattn_{digest.hexdigest()[:20]}.so"
+
+
+def _directory() -> Path:
+    if chosen := os.environ.get("TSATTN_KERNELS"):
+        return Path(chosen).expanduser()
+    return _cache_directory() / "kernels"
 
 
 def _cache_directory() -> Path:
@@ -234,7 +249,7 @@ def _last_words(message: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None, None, None]:
     """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
     import fcntl
 

@@ -1,21 +1,30 @@
 """The one way in: checks the arguments, chooses an implementation, calls it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from tsattn.ops import build
-from tsattn.ops.activations import ValueActivation, as_function
+from tsattn.ops.activations import ValueActivation, activate, as_function
 from tsattn.ops.attention import fused_cpu
 from tsattn.ops.attention.reference import attend as attend_reference
 from tsattn.ops.attention.sdpa import attend as attend_sdpa
 from tsattn.ops.impl import Impl, as_impl
-from tsattn.tensors import Heads, Mask, Scores
+from tsattn.tensors import Keys, Mask, Queries, Scores, Values
+
+_IMPLEMENTATIONS: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    Impl.REFERENCE: attend_reference,
+    Impl.SDPA: attend_sdpa,
+    Impl.CPU: partial(fused_cpu.attend, activation="identity"),
+}
 
 
 def active_attention(
-    q_BNQW: Heads,
-    k_BNKW: Heads,
-    v_BNKW: Heads,
+    q_BNQW: Queries,
+    k_BNKW: Keys,
+    v_BNKV: Values,
     *,
     activation: ValueActivation = "identity",
     prev_scores: Scores | None = None,
@@ -31,7 +40,7 @@ def active_attention(
     Args:
         q_BNQW: queries, [batch, heads, queries, head width].
         k_BNKW: keys, [batch, heads, keys, head width].
-        v_BNKW: values, [batch, heads, keys, value width].
+        v_BNKV: values, [batch, heads, keys, value width].
         activation: the elementwise nonlinearity of the values: ``identity``, ``relu``, ``gelu``,
             ``silu``, ``tanh``, ``sigmoid``, or any callable.
         prev_scores: scores of the layer before, added before the softmax, [B, N, Q, K].
@@ -48,8 +57,8 @@ def active_attention(
         the output and the scores [B, N, Q, K].
 
     Raises:
-        ValueError: shapes, devices or dtypes that do not fit, an unknown activation or impl, a
-            dropout outside [0, 1).
+        ValueError: shapes, devices or dtypes that do not fit, an unknown activation or impl, an
+            activation that changes the shape of the values, a dropout outside [0, 1).
 
     Source: equation 20 of the active-attention paper. Departures: previous scores (residual
     attention, as in the published PatchTST code), masks and dropout.
@@ -59,26 +68,24 @@ def active_attention(
         >>> active_attention(q, k, v, activation="tanh").shape
         torch.Size([2, 4, 42, 16])
     """
-    _check(q_BNQW, k_BNKW, v_BNKW, prev_scores, mask, dropout_p)
-    function = as_function(activation)
-    settings = {
-        "prev_scores": prev_scores,
-        "return_scores": return_scores,
-        "mask": mask,
-        "is_causal": is_causal,
-        "dropout_p": dropout_p,
-        "scale": q_BNQW.shape[-1] ** -0.5 if scale is None else scale,
-    }
-    chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKW)
+    _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
+    chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKV)
     if chosen is Impl.CPU and isinstance(activation, str):
-        output, scores = fused_cpu.attend(q_BNQW, k_BNKW, v_BNKW, activation=activation, **settings)
-    elif chosen is Impl.CPU:
-        output, scores = fused_cpu.attend(
-            q_BNQW, k_BNKW, function(v_BNKW), activation="identity", **settings
-        )
+        as_function(activation)  # the name is one of the six
+        attend, values = partial(fused_cpu.attend, activation=activation), v_BNKV
     else:
-        attend = attend_reference if chosen is Impl.REFERENCE else attend_sdpa
-        output, scores = attend(q_BNQW, k_BNKW, function(v_BNKW), **settings)
+        attend, values = _IMPLEMENTATIONS[chosen], activate(activation, v_BNKV)
+    output, scores = attend(
+        q_BNQW,
+        k_BNKW,
+        values,
+        prev_scores=prev_scores,
+        return_scores=return_scores,
+        mask=mask,
+        is_causal=is_causal,
+        dropout_p=dropout_p,
+        scale=q_BNQW.shape[-1] ** -0.5 if scale is None else scale,
+    )
     return output if scores is None else (output, scores)
 
 
@@ -100,7 +107,8 @@ def _check(
         raise ValueError(f"expected q, k, v of [batch, heads, length, width], got {shapes}")
     if q.shape[:2] != k.shape[:2] or k.shape[:3] != v.shape[:3] or q.shape[3] != k.shape[3]:
         raise ValueError(
-            f"q and k must share batch, heads and width, k and v batch, heads and length; got {shapes}"
+            "q and k must share batch, heads and width, k and v batch, heads and length; "
+            f"got {shapes}"
         )
     if not (q.dtype == k.dtype == v.dtype) or not (q.device == k.device == v.device):
         what = ", ".join(f"{t.dtype} on {t.device}" for t in (q, k, v))
@@ -112,6 +120,10 @@ def _check(
         raise ValueError(f"prev_scores must be {list(full)}, got {list(prev_scores.shape)}")
     if mask is not None and not _broadcasts(mask.shape, full):
         raise ValueError(f"mask must broadcast to {list(full)}, got {list(mask.shape)}")
+    if mask is not None and mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(
+            f"mask must be boolean (True: may look) or floating (added), got {mask.dtype}"
+        )
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:

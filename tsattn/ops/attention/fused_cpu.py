@@ -6,6 +6,9 @@ seed. Scores are returned as a view of [batch, heads, keys, queries], the order 
 and read fastest that way.
 """
 
+# Torch's registration functions carry no types.
+# pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false
+
 from typing import Any
 
 import torch
@@ -48,7 +51,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Compute ``softmax(scale * Q K' + prev_scores + mask) activation(V)`` with one call.
 
-    Args as in `tsattn.ops.active_attention`; ``activation`` is one of the six names.
+    Args as in `tsattn.ops.active_attention`; ``activation`` is one of the six names. Scores are
+    float32 inside, whatever the dtype of the inputs.
     """
     seed = draw_seed() if dropout_p > 0 else None
     prev = None if prev_scores is None else prev_scores.to(torch.float32)
@@ -56,7 +60,7 @@ def attend(
         q, k, v, prev, _as_bias(mask), seed, _NUMBERS[activation], is_causal, return_scores,
         dropout_p, scale,
     )  # fmt: skip
-    return output, scores if return_scores else None
+    return output, scores.to(q.dtype) if return_scores else None
 
 
 def obstacle(q: Tensor, k: Tensor, v: Tensor) -> str:
@@ -120,7 +124,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_scores: Tensor | None, _: Any)
     q, k, v, prev, bias, seed, output, stats = ctx.saved_tensors
     activation, is_causal, return_scores, dropout_p, scale = ctx.settings
     need_prev = prev is not None and ctx.needs_input_grad[3]
-    need_bias = bias is not None and ctx.needs_input_grad[4]
+    need_bias = bias is not None and bool(ctx.needs_input_grad[4])
     grad_q, grad_k, grad_v, grad_prev, grad_bias = torch.ops.tsattn.attention_backward(
         torch.zeros_like(output) if grad is None else grad,
         grad_scores if return_scores else None,
@@ -132,7 +136,7 @@ def _backward(ctx: Any, grad: Tensor | None, grad_scores: Tensor | None, _: Any)
         grad_k,
         grad_v,
         grad_prev if need_prev else None,
-        grad_bias.sum_to_size(bias.shape) if need_bias else None,
+        grad_bias.sum_to_size(bias.shape) if bias is not None and need_bias else None,
         *(None,) * 6,
     )
 

@@ -20,7 +20,9 @@ def masked_softmax(scores_BNQK: Tensor, mask: Tensor | None, is_causal: bool) ->
         return torch.softmax(scores_BNQK, dim=-1)
     scores = scores_BNQK
     if is_causal:
-        scores = scores.masked_fill(~causal(*scores.shape[-2:], scores.device), float("-inf"))
+        scores = scores.masked_fill(
+            ~causal(scores.shape[-2], scores.shape[-1], scores.device), float("-inf")
+        )
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, float("-inf"))
     elif mask is not None:

@@ -52,7 +52,7 @@ def _scores(q: Tensor, k: Tensor, prev_scores: Tensor | None, scale: float) -> T
 def _bias(
     q: Tensor, k: Tensor, prev_scores: Tensor | None, mask: Tensor | None, is_causal: bool
 ) -> Tensor:
-    bias = q.new_zeros(()) if prev_scores is None else prev_scores.to(q.dtype)
+    bias = q.new_zeros(1, 1) if prev_scores is None else prev_scores.to(q.dtype)
     if is_causal:
         bias = bias.masked_fill(~causal(q.shape[-2], k.shape[-2], q.device), float("-inf"))
     if mask is None:

@@ -22,8 +22,8 @@ def dropout(x: Tensor, p: float, *, impl: str | Impl = Impl.AUTO) -> Tensor:
     Args:
         x: any shape.
         p: probability in [0, 1), resolved to 1 / 65536; what is kept is scaled by the rate used.
-        impl: ``auto``, ``reference`` (the same mask in plain torch, slow) or ``cpu``. ``auto`` takes
-            the compiled kernel where it can, else torch's own dropout.
+        impl: ``auto``, ``reference`` (the same mask in plain torch, slow) or ``cpu``. ``auto``
+            takes the compiled kernel where it can, else torch's own dropout.
 
     Raises:
         ValueError: ``p`` outside [0, 1), or an impl that dropout does not have or that cannot take
@@ -92,7 +92,7 @@ def _check(p: float) -> None:
 
 def _choose(impl: str | Impl, *tensors: Tensor) -> ModuleType | None:
     chosen = as_impl(impl)
-    obstacle = next(filter(None, map(fused_cpu.obstacle, tensors)), "")
+    obstacle = next((why for x in tensors if (why := fused_cpu.obstacle(x))), "")
     if chosen is Impl.AUTO:
         return fused_cpu if not obstacle and build.is_ready() else None
     if chosen is Impl.REFERENCE:

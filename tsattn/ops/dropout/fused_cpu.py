@@ -3,6 +3,9 @@
 The backward passes draw the mask again from the seed; `gelu_dropout` keeps its argument alone.
 """
 
+# Torch's registration functions carry no types.
+# pyright: reportUnknownMemberType=false
+
 from typing import Any
 
 import torch
