@@ -1,7 +1,8 @@
 """What a forecast is worth.
 
 All scores here are means over windows, horizon steps and channels, so they do not depend on how the
-windows were cut into batches. Sums are kept in float64 (float32 on Apple GPUs, which have no float64).
+windows were cut into batches. Sums are kept in float64 (float32 on Apple GPUs, which have no
+float64).
 """
 
 import torch
@@ -17,8 +18,8 @@ class WindowErrors(Metric):
     """Mean squared and mean absolute error over a set of windows.
 
     ``MSE = mean((y - f)^2)``, ``MAE = mean(|y - f|)``, both in [0, inf), over windows, steps and
-    channels. Beside all windows it scores those with an index below ``first``, which is how published
-    code that drops its last incomplete batch scores.
+    channels. Beside all windows it scores those with an index below ``first``, which is how
+    published code that drops its last incomplete batch scores.
 
     Args:
         channels: number of channels.
@@ -28,6 +29,12 @@ class WindowErrors(Metric):
     """
 
     full_state_update = False
+    squared: Tensor
+    absolute: Tensor
+    squared_first: Tensor
+    absolute_first: Tensor
+    windows: Tensor
+    windows_first: Tensor
 
     def __init__(self, channels: int, first: int = 0) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import ArgumentParser
 
 from tsattn import __version__
 from tsattn.errors import TsattnError
@@ -17,11 +17,10 @@ _COMMANDS = (*_TRAINING, "data", "doctor")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
-  tsattn fit       train on a dataset or your own CSV, then score the best checkpoint on the test part
-  tsattn test      score a checkpoint on every test window
-  tsattn validate  score a checkpoint on every validation window
-  tsattn data      list | fetch | verify | describe datasets
-  tsattn doctor    what this machine can run, and what is missing
+  tsattn fit       train on a dataset or your own CSV, then score the best checkpoint on the test
+  part tsattn test      score a checkpoint on every test window tsattn validate  score a checkpoint
+  on every validation window tsattn data      list | fetch | verify | describe datasets tsattn
+  doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
   tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
@@ -68,7 +67,8 @@ def _dispatch(words: list[str]) -> int:
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
-        return auto_cli(doctor, args=rest)
+        ArgumentParser(prog="tsattn doctor", description=doctor.__doc__).parse_args(rest)
+        return doctor()
     near = get_close_matches(command, _COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     print(f"unknown command {command!r}{hint}\n\n{_USAGE}", file=sys.stderr)
@@ -78,7 +78,9 @@ def _dispatch(words: list[str]) -> int:
 def _data(words: list[str]) -> int:
     from tsattn.cli import data
 
-    parser = ArgumentParser(prog="tsattn data", description="Datasets of the catalog, and your own.")
+    parser = ArgumentParser(
+        prog="tsattn data", description="Datasets of the catalog, and your own."
+    )
     commands = parser.add_subcommands()
     for name, function in (
         ("list", data.list_datasets),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tsattn.data.catalog import DatasetInfo
 from tsattn.data.load import ROOT_VARIABLE, cache_dir, find_file
@@ -93,16 +94,14 @@ def _download(
     return None
 
 
-def _checked_downloader(
-    info: DatasetInfo, show_progress: bool
-) -> Callable[[str, str, object], None]:
+def _checked_downloader(info: DatasetInfo, show_progress: bool) -> Callable[..., None]:
     """Return a downloader that takes any known byte variant, where pooch alone knows one hash."""
     import pooch
 
     http = pooch.HTTPDownloader(progressbar=show_progress, chunk_size=_CHUNK)
 
-    def download(url: str, output_file: str, manager: object) -> None:
-        http(url, output_file, manager)
+    def download(url: str, output_file: Any, manager: Any, check_only: Any = False) -> None:
+        http(url, output_file, manager, check_only)
         path = Path(output_file)
         sha256 = file_sha256(path)
         if info.variant_of(sha256) is None:

@@ -30,7 +30,7 @@ def read_own_frame(frame: pd.DataFrame, reading: Reading) -> Panel:
         DataError: The frame cannot be used; with rows, columns and what to do.
     """
     if isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
-        frame = frame.rename_axis(frame.index.name or "date").reset_index()
+        frame = frame.rename_axis(str(frame.index.name or "date")).reset_index()
     if isinstance(frame.columns, pd.MultiIndex):
         raise DataError("the frame has several header rows; expected one name per column")
     names = tuple(str(name).strip() for name in frame.columns)
@@ -225,7 +225,7 @@ def _constant_notes(series: Sequence[Series], channels: Sequence[str]) -> tuple[
     constant: list[str] = []
     for one in series:
         for place in np.flatnonzero(np.ptp(one.values_RC, axis=0) == 0):
-            constant.append(repr(one.id) if len(series) > 1 else repr(channels[place]))
+            constant.append(repr(one.id) if len(series) > 1 else repr(channels[int(place)]))
     if not constant:
         return ()
     more = f" and {len(constant) - _SHOWN} more" if len(constant) > _SHOWN else ""

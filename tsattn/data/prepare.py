@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,8 +78,8 @@ def prepare(
     panel, fitting, notes = _fitting_series(panel, context, horizon, borders)
     scaler = _fit_scaler(panel, fitting)
     rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
-    marks = [calendar_marks(one.times, calendar) for one in panel.series]
-    values_RC, marks_RM = torch.cat(rows), torch.cat(marks)
+    times = np.concatenate([one.times.to_numpy() for one in panel.series])
+    values_RC, marks_RM = torch.cat(rows), calendar_marks(pd.DatetimeIndex(times), calendar)
     windows = {
         label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon)
         for label, parts in _parts(fitting).items()

@@ -63,7 +63,7 @@ def _irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: 
             f"({examples}), each already in a row before; keep one row per timestamp{many}"
         )
     shown = "; ".join(
-        f"{table.where([rows[row]])} ({times[row]}) comes {step_text(times[row] - times[row - 1])} "
+        f"{table.where(rows[[row]])} ({times[row]}) comes {step_text(times[row] - times[row - 1])} "
         "after the row above"
         for row in found.uneven[:_SHOWN]
     )

@@ -34,8 +34,8 @@ class Scaler:
 
         fitted = [StandardScaler().fit(rows) for rows in train_rows]
         return cls(
-            mean_SC=torch.from_numpy(np.stack([scaler.mean_ for scaler in fitted])),
-            scale_SC=torch.from_numpy(np.stack([scaler.scale_ for scaler in fitted])),
+            mean_SC=torch.from_numpy(np.stack([np.asarray(scaler.mean_) for scaler in fitted])),
+            scale_SC=torch.from_numpy(np.stack([np.asarray(scaler.scale_) for scaler in fitted])),
         )
 
     def standardise(self, values_RC: np.ndarray, series: int = 0) -> Float[Tensor, "R C"]:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,31 +28,43 @@ def infer_step(times: pd.DatetimeIndex) -> Step | None:
         return None
     if (distances == distances[0]).all():
         return pd.Timedelta(distances[0])
-    for step in _calendar_steps(times):
-        if follows(times, step):
-            return step
-    return None
+    months = _months_apart(times)
+    if months is not None:
+        return pd.DateOffset(months=months)
+    step = _anchored_step(times)
+    return step if step is not None and follows(times, step) else None
 
 
-def _calendar_steps(times: pd.DatetimeIndex) -> list[Step]:
+def _months_apart(times: pd.DatetimeIndex) -> int | None:
+    """Return the months between timestamps at one day and hour of the month, or None."""
+    moments = times.to_numpy()
+    firsts = moments.astype("datetime64[M]")  # of the month
+    apart = np.diff(firsts.astype(np.int64))
+    if apart[0] < 1 or (apart != apart[0]).any():
+        return None
+    into_month = moments - firsts
+    return int(apart[0]) if (into_month == into_month[0]).all() else None
+
+
+def _anchored_step(times: pd.DatetimeIndex) -> Step | None:
+    """Return what pandas makes of the timestamps: month ends, business days and the like."""
     if len(times) < 3:
-        return []
-    steps: list[Step] = []
-    months = np.diff(times.year * 12 + times.month)
-    if (months == months[0]).all() and months[0] > 0 and (times.day == times.day[0]).all():
-        steps.append(pd.DateOffset(months=int(months[0])))
+        return None
     with warnings.catch_warnings():  # what infer_freq returns is changing; to_offset takes both
         warnings.simplefilter("ignore")
         inferred = pd.infer_freq(times)
-    if inferred is not None:
-        steps.append(to_offset(inferred))
-    return steps
+    return None if inferred is None else to_offset(inferred)
 
 
 def follows(times: pd.DatetimeIndex, step: Step) -> bool:
     """Return whether every timestamp lies one ``step`` after the one before it."""
+    if len(times) < 2:
+        return True
     if isinstance(step, pd.Timedelta):
         return bool((np.diff(times.to_numpy()) == step.to_timedelta64()).all())
+    months = _months(step)
+    if months:
+        return _months_apart(times) == months
     expected = pd.date_range(times[0], periods=len(times), freq=step)
     return bool((expected == times).all())
 
@@ -115,7 +128,7 @@ def _best_step(times: pd.DatetimeIndex, distances: np.ndarray) -> tuple[str, np.
     return min(candidates, key=lambda candidate: int(candidate[1].sum()))
 
 
-def _most_common(values: np.ndarray) -> np.generic:
+def _most_common(values: np.ndarray) -> Any:
     found, counts = np.unique(values, return_counts=True)
     return found[counts.argmax()]
 
@@ -129,7 +142,8 @@ def step_text(step: Step | None) -> str:
     if step is None:
         return "unknown"
     if not isinstance(step, pd.Timedelta):
-        return _months_text(step.months) if hasattr(step, "months") else str(step.freqstr)
+        months = _months(step)
+        return _months_text(months) if months else str(step.freqstr)
     return seconds_text(step.total_seconds())
 
 
@@ -145,6 +159,11 @@ def seconds_text(seconds: float) -> str:
     return " ".join(parts)
 
 
+def _months(step: Step) -> int | None:
+    """Return the months of a `pandas.DateOffset`; anchored steps such as month ends have none."""
+    return getattr(step, "months", None)
+
+
 def _months_text(months: int) -> str:
     count, unit = (months // 12, "year") if months % 12 == 0 else (months, "month")
     return f"{count} {unit}{'s' if count > 1 else ''}"
@@ -154,7 +173,8 @@ def encode_step(step: Step) -> str:
     """Return a step as text that `decode_step` reads back exactly."""
     if isinstance(step, pd.Timedelta):
         return step.isoformat()
-    return f"months:{step.months}" if hasattr(step, "months") else str(step.freqstr)
+    months = _months(step)
+    return f"months:{months}" if months else str(step.freqstr)
 
 
 def decode_step(text: str) -> Step:

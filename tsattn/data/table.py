@@ -33,6 +33,7 @@ class Table:
         unit: What a position counts, ``line`` or ``row``.
         delimiter: Sign between the cells, empty for a frame.
         body: Text of the data rows, empty where ``frame`` holds the text already.
+        width: Most cells that a row of the body has.
         notes: What was recognised.
     """
 
@@ -43,6 +44,7 @@ class Table:
     unit: str = "line"
     delimiter: str = ""
     body: str = ""
+    width: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -68,19 +70,18 @@ class Table:
         """
         cells = self.cells(column).iloc[:rows]
         if self.body and pd.api.types.is_numeric_dtype(cells):
-            names = list(range(self.frame.shape[1]))
-            cells = _parse(self.body, self.delimiter, names, text=True, only=[column], rows=rows)[
-                column
-            ]
-        return cells.astype(str).str.strip()
+            parsed = _parse(
+                self.body, self.delimiter, self.width, text=True, only=[column], rows=rows
+            )
+            cells = parsed[column]
+        return _as_text(cells)
 
     def all_text(self) -> pd.DataFrame:
         """Return every cell as the text that the file has, stripped of blanks."""
         frame = self.frame
         if self.body:
-            names = list(range(1 + max(self.frame.columns)))
-            frame = _parse(self.body, self.delimiter, names, text=True)
-        return frame.astype(str).apply(lambda cells: cells.str.strip())
+            frame = _parse(self.body, self.delimiter, self.width, text=True)
+        return frame.apply(_as_text)
 
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""
@@ -121,8 +122,7 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
         rows = [row for _, row in kept]
         header, body = rows[0].split(sign), "\n".join(rows[1:])
         counts = [row.count(sign) + 1 for row in rows[1:]]
-        names = list(range(max(counts, default=0)))
-        frame = _parse(body, sign, names) if counts else pd.DataFrame()
+        frame = _parse(body, sign, max(counts)) if counts else pd.DataFrame()
     header = [cell.strip() for cell in header]
     if not counts:
         raise DataError(
@@ -137,14 +137,21 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
         positions=np.asarray(lines[1:]),
         delimiter=sign,
         body=body,
+        width=max(counts),
         notes=(*notes, f"delimiter: {DELIMITERS.get(sign, sign)}"),
     )
+
+
+def _as_text(cells: pd.Series) -> pd.Series:
+    if cells.isna().any():
+        cells = cells.astype(object).where(cells.notna(), "NaN")
+    return cells.astype(str).str.strip()
 
 
 def _parse(
     body: str,
     sign: str,
-    names: list[int],
+    width: int,
     *,
     text: bool = False,
     only: list[int] | None = None,
@@ -154,7 +161,7 @@ def _parse(
         io.StringIO(body),
         sep=sign,
         header=None,
-        names=names,
+        names=list(range(width)),
         usecols=only,
         nrows=rows,
         index_col=False,

@@ -15,7 +15,11 @@ _CLOCK = (
     r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-]\d{2}:?\d{2})?"
 )
 _NUMERIC = re.compile(r"(?P<a>\d{1,4})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{1,4})" + _CLOCK)
-_NAMED_MONTH = re.compile(r"(?=.*\d)(?=.*\b[A-Za-z]{3,9}\b)[A-Za-z0-9 ,:./+-]{6,40}")
+_NAMED_MONTH = re.compile(
+    r"(?=.*\b\d{4}\b)"
+    r"(?=.*\b(?i:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?i:uary|ruary|ch|il|ust|"
+    r"ember|ober)?\b)[A-Za-z0-9 ,:./+-]{8,40}"
+)
 _QUARTER = re.compile(r"\d{4}[- ]?[Qq][1-4]")
 # digits alone are dates only in a column that is known to hold the time
 _COMPACT = {
@@ -24,7 +28,6 @@ _COMPACT = {
     re.compile(r"\d{4}/\d{2}"): "%Y/%m",
     re.compile(r"\d{4}"): "%Y",
 }
-_MONTHS = re.compile(r"\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE)
 _ORDERS = {
     "day first": ("c", "b", "a"),
     "month first": ("c", "a", "b"),
@@ -54,12 +57,8 @@ def looks_like_time(cells: pd.Series, *, digits_count: bool) -> bool:
         cells: Text.
         digits_count: Whether bare digits such as ``20200131`` or ``1999`` count.
     """
-    patterns = [_NUMERIC, _QUARTER, *(_COMPACT if digits_count else ())]
-    hits = [
-        any(pattern.fullmatch(cell) for pattern in patterns)
-        or bool(_NAMED_MONTH.fullmatch(cell) and _MONTHS.search(cell))
-        for cell in cells
-    ]
+    patterns = [_NUMERIC, _QUARTER, _NAMED_MONTH, *(_COMPACT if digits_count else ())]
+    hits = [any(pattern.fullmatch(cell) for pattern in patterns) for cell in map(str, cells)]
     return bool(hits) and 2 * sum(hits) >= len(hits)
 
 
@@ -92,7 +91,7 @@ def parse_times(
     numeric = cells.str.extract(r"^" + _NUMERIC.pattern + r"$")
     if 2 * int(numeric["a"].notna().sum()) >= len(cells):
         return _numeric_times(cells, numeric, day_first, label, whole)
-    if cells.map(lambda cell: bool(_QUARTER.fullmatch(cell))).any():
+    if cells.str.fullmatch(_QUARTER).any():
         plain = cells.str.replace(r"[- ]", "", regex=True).str.upper()
         found = plain.where(plain.str.fullmatch(_QUARTER))
         times = pd.DatetimeIndex(
@@ -104,7 +103,7 @@ def parse_times(
         if 2 * int(matches.sum()) >= len(cells):
             times = pd.to_datetime(cells.where(matches), format=style, errors="coerce")
             return _finish(pd.DatetimeIndex(times), (f"dates: {style}",))
-    named = cells.where(cells.map(lambda cell: bool(_MONTHS.search(cell))))
+    named = cells.where(cells.str.fullmatch(_NAMED_MONTH))
     times = pd.to_datetime(named, format="mixed", errors="coerce", utc=True).dt.tz_localize(None)
     return _finish(pd.DatetimeIndex(times), ("dates: with month names",))
 
@@ -180,7 +179,12 @@ def _choose(
     ]
     if len(regular) == 1:
         return regular[0], "the only order that gives regular steps"
-    differing = int(np.flatnonzero(valid[orders[0]] != valid[orders[1]])[0])
+    first = valid[orders[0]]
+    differing = min(
+        int((valid[order] != first).argmax())
+        for order in orders[1:]
+        if (valid[order] != first).any()
+    )
     readings = " or ".join(
         f"{order} ({pd.Timestamp(valid[order][differing]).date()})" for order in orders
     )

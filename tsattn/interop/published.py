@@ -8,13 +8,11 @@ Both directions share one table, `_views`: the published names on views of our p
 copies the views out, reading copies into them.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -41,13 +39,25 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged file may fail in any way
         raise CheckpointError(
-            f"{path} cannot be read as a state dict of plain tensors: {error}"
+            f"{path} ({path.stat().st_size} bytes) cannot be read as plain tensors by name: "
+            f"{_reason(error)}; save the model's state_dict() alone"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path} holds something else than a state dict of plain tensors")
+    items = state.items() if isinstance(state, dict) else [(type(state).__name__, None)]
+    if foreign := [k for k, v in items if not (isinstance(k, str) and isinstance(v, Tensor))]:
+        raise CheckpointError(
+            f"{path} must hold tensors by name and nothing else, but holds "
+            f"{', '.join(map(str, foreign[:5]))}; save the model's state_dict() alone"
+        )
     return cast(dict[str, Tensor], state)
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without torch's advice to open the file unsafely."""
+    lines = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    first = next((line.strip() for line in lines.splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first.split(' Please use ')[0].rstrip('.')}"
 
 
 def from_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> ForecastNetwork:
@@ -76,6 +86,8 @@ def from_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> F
             "the state dict is neither of a published PatchTST (names begin with 'model.') nor of "
             f"a Transformer ('enc_embedding.'); it begins with {sorted(state)[:3]}"
         )
+    if any(tensor.dtype == torch.float64 for tensor in state.values()):
+        network.double()
     views = _views(network)
     _check_names(views, state)
     for name, given in state.items():
@@ -90,9 +102,16 @@ def to_state_dict(network: ForecastNetwork) -> dict[str, Tensor]:
     """Write the network's weights under the names of the published code.
 
     Raises:
-        ConfigError: the network is neither a `PatchTST` nor an `EncoderDecoderTransformer`.
+        ConfigError: the network is neither a `PatchTST` nor an `EncoderDecoderTransformer`, or has
+            what the published code has no place for.
     """
-    return {name: view.clone().contiguous() for name, view in _views(network).items()}
+    views = _views(network)
+    homeless = [name for name in network.state_dict() if ".value_activation." in name]
+    if getattr(network, "calendar_features", None) == 0:
+        homeless.append("calendar_features=0")
+    if homeless:
+        raise ConfigError(f"the published code has no place for {', '.join(homeless)}")
+    return {name: view.clone().contiguous() for name, view in views.items()}
 
 
 def _views(network: ForecastNetwork) -> dict[str, Tensor]:
@@ -218,13 +237,12 @@ def _patchtst_views(network: PatchTST) -> dict[str, Tensor]:
         **_renamed(own, "embed.project", "model.backbone.W_P"),
         "model.backbone.W_pos": own["embed.position"],
     }
-    for i, layer in enumerate(network.layers):
+    d_model, num_heads = network.embed.project.out_features, network.init_args["num_heads"]
+    for i in range(len(network.layers)):
         ours, theirs = f"layers.{i}", f"model.backbone.encoder.layers.{i}"
         for name, published in _ATTENTION.items():
             views |= _renamed(own, f"{ours}.attention.{name}", f"{theirs}.self_attn.{published}")
-        attention = layer.attention  # pyright: ignore[reportUnknownVariableType]
-        head_width = cast(int, attention.out.in_features // attention.num_heads)
-        views[f"{theirs}.self_attn.sdp_attn.scale"] = torch.tensor(head_width**-0.5)
+        views[f"{theirs}.self_attn.sdp_attn.scale"] = torch.tensor((d_model // num_heads) ** -0.5)
         views |= _renamed(own, f"{ours}.feedforward.expand", f"{theirs}.ff.0")
         views |= _renamed(own, f"{ours}.feedforward.contract", f"{theirs}.ff.3")
         batch_norm = f"{ours}.attention_norm.running_mean" in own

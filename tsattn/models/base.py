@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks
 
 
+def _no_losses() -> dict[str, Tensor]:
+    return {}  # a subscripted dict as the factory would stop torch.compile
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a network says about the horizon.
@@ -23,7 +27,7 @@ class Forecast:
 
     mean: Horizon
     quantiles: Tensor | None = None
-    losses: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
 
 
 class ForecastNetwork(nn.Module):
@@ -58,7 +62,7 @@ class ForecastNetwork(nn.Module):
 
         @functools.wraps(construct)
         def construct_and_note(self: "ForecastNetwork", *args: Any, **named: Any) -> None:
-            construct(self, *args, **named)
+            construct(self, *args, **named)  # pyright: ignore[reportArgumentType]
             if type(self) is cls:
                 bound = signature.bind(self, *args, **named)
                 bound.apply_defaults()

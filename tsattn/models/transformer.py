@@ -98,7 +98,10 @@ class EncoderDecoderTransformer(ForecastNetwork):
         self.encoder_norm = nn.LayerNorm(d_model)
         self.decoder = nn.ModuleList(
             DecoderLayer(
-                attention(), attention(), FeedForward(d_model, d_ff, dropout), d_model,
+                attention(),
+                attention(),
+                FeedForward(d_model, d_ff, dropout),
+                d_model,
                 dropout=dropout,
             )
             for _ in range(decoder_layers)

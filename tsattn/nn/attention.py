@@ -1,11 +1,13 @@
 """Multi-head active attention."""
 
+import copy
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from tsattn.ops import Impl, ValueActivation, active_attention
 from tsattn.ops.activations import as_function
+from tsattn.ops.impl import as_impl
 from tsattn.tensors import Scores, Tokens
 
 
@@ -25,7 +27,8 @@ class MultiHeadActiveAttention(nn.Module):
         d_model: width D of the tokens.
         num_heads: number of heads; must divide ``d_model``.
         value_activation: nonlinearity of the projected values (bias included), one of
-            `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module.
+            `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module; of a module every
+            attention trains a copy of its own.
         weight_dropout: probability of dropping an attention weight.
         impl: who computes the attention, see `tsattn.ops.Impl`.
 
@@ -45,12 +48,15 @@ class MultiHeadActiveAttention(nn.Module):
         impl: str = Impl.AUTO,
     ) -> None:
         super().__init__()
-        if num_heads < 1 or d_model % num_heads:
+        if not 1 <= num_heads <= d_model or d_model % num_heads:
             raise ValueError(
                 f"d_model must be a multiple of num_heads, got d_model={d_model} and "
                 f"num_heads={num_heads}"
             )
         as_function(value_activation)
+        as_impl(impl)
+        if isinstance(value_activation, nn.Module):
+            value_activation = copy.deepcopy(value_activation)
         self.num_heads = num_heads
         self.value_activation = value_activation
         self.weight_dropout = weight_dropout
@@ -86,4 +92,5 @@ class MultiHeadActiveAttention(nn.Module):
         return Attended(self.out(output.transpose(1, 2).flatten(2)), scores)
 
     def _heads(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        batch, length, _ = x_BLD.shape
+        return x_BLD.view(batch, length, self.num_heads, -1).transpose(1, 2)

@@ -100,9 +100,7 @@ class CalendarEmbedding(nn.Module):
         return self.dropout(tokens + positions.to(tokens.dtype))
 
 
-def sinusoidal_positions(
-    length: int, d_model: int, device: torch.device | None = None
-) -> Tensor:
+def sinusoidal_positions(length: int, d_model: int, device: torch.device | None = None) -> Tensor:
     """Return the position table [length, d_model] in float32.
 
     ``sin(l / 10000^(2i / D))`` at the even, ``cos`` of the same at the odd features.

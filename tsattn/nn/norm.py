@@ -36,9 +36,7 @@ class RevIN(nn.Module):
     eps = 1e-5
     restore_eps = 1e-10
 
-    def __init__(
-        self, channels: int, *, affine: bool = False, subtract_last: bool = False
-    ) -> None:
+    def __init__(self, channels: int, *, affine: bool = False, subtract_last: bool = False) -> None:
         super().__init__()
         self.subtract_last = subtract_last
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None

@@ -41,8 +41,8 @@ def checkpoint_callbacks(folder: RunFolder) -> list[ModelCheckpoint]:
 class EpochTable(Callback):
     """Writes ``metrics.csv``: one row per finished epoch; a resumed run keeps the earlier rows.
 
-    Columns: epoch (from 1), step, seconds (training and validation of the epoch), and everything that
-    was logged, such as train/loss, val/loss, val/mse, val/mae, learning_rate.
+    Columns: epoch (from 1), step, seconds (training and validation of the epoch), and everything
+    that was logged, such as train/loss, val/loss, val/mse, val/mae, learning_rate.
     """
 
     def __init__(self, path: Path) -> None:

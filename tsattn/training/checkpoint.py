@@ -1,9 +1,9 @@
 """Checkpoints that carry what a forecast needs, and that are safe to open.
 
-Beside Lightning's own state a checkpoint holds a record under the key `RECORD`: which network, built
-with which arguments, trained on which data with which scaler. The network's class is a name from the
-fixed table `tsattn.models.NETWORKS`; import paths in a file are never followed, and nothing pickled is
-ever executed.
+Beside Lightning's own state a checkpoint holds a record under the key `RECORD`: which network,
+built with which arguments, trained on which data with which scaler. The network's class is a name
+from the fixed table `tsattn.models.NETWORKS`; import paths in a file are never followed, and
+nothing pickled is ever executed.
 """
 
 import os
@@ -73,18 +73,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read: damaged, cut "
-            f"short, or holding more than plain data ({reason}); take another, such as last.ckpt"
+            f"{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read: damaged, "
+            f"cut short, or holding more than plain data ({reason}); take another one"
         ) from error
     record = content.get(RECORD) if isinstance(content, dict) else None
     if not isinstance(record, dict):
         raise CheckpointError(
-            f"{path} was not written by tsattn: it has no {RECORD!r} record; weights of the published "
-            "code are read by tsattn.interop.published"
+            f"{path} was not written by tsattn: it has no {RECORD!r} record; weights of the "
+            "published code are read by tsattn.interop.published"
         )
     if record.get("format", 0) > FORMAT:
         raise CheckpointError(
-            f"{path} has format {record['format']}, this version reads up to {FORMAT}; upgrade tsattn"
+            f"{path} has format {record['format']}, this version reads up to {FORMAT}; "
+            "upgrade tsattn"
         )
     return content
 
@@ -93,6 +94,24 @@ def load_network(path: str | Path) -> ForecastNetwork:
     """Build a checkpoint's network and load its weights; it comes back in evaluation mode."""
     content = read_checkpoint(path)
     network = build_network(content[RECORD]["network"])
+    _load(network, content, Path(path))
+    return network.eval()
+
+
+def load_weights(network: ForecastNetwork, path: str | Path | None) -> None:
+    """Load a checkpoint's weights into a network that exists; without a path, do nothing.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or holds another network.
+    """
+    if path is None:
+        return
+    content = read_checkpoint(path)
+    require_same_network(content, network, Path(path))
+    _load(network, content, Path(path))
+
+
+def _load(network: ForecastNetwork, content: Mapping[str, Any], path: Path) -> None:
     weights = {
         name.removeprefix("network."): tensor
         for name, tensor in content["state_dict"].items()
@@ -102,7 +121,6 @@ def load_network(path: str | Path) -> ForecastNetwork:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit the network: {error}") from error
-    return network.eval()
 
 
 def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, path: Path) -> None:

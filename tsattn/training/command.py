@@ -1,7 +1,7 @@
 """From a recipe and overrides to a finished run: the one function behind fit, validate and test.
 
-`run` takes what a person types after ``tsattn`` and returns the result. The command, the benchmark and
-the tuner all go through it.
+`run` takes what a person types after ``tsattn`` and returns the result. The command, the benchmark
+and the tuner all go through it.
 """
 
 import os
@@ -20,7 +20,7 @@ from tsattn.errors import ConfigError
 from tsattn.resources import configs_dir
 from tsattn.training import report
 from tsattn.training.callbacks import MONITOR, EpochTable, Predictions, checkpoint_callbacks
-from tsattn.training.checkpoint import SafeCheckpointIO, read_checkpoint
+from tsattn.training.checkpoint import SafeCheckpointIO, load_weights, read_checkpoint
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.parser import RecipeParser
@@ -32,6 +32,7 @@ _LINKS = {
     "data.channels": "model.network.init_args.channels",
     "data.context": "model.network.init_args.context",
     "data.horizon": "model.network.init_args.horizon",
+    "data.calendar_features": "model.network.init_args.calendar_features",
 }
 _NOT_SAVED = ("config", "ckpt_path", "overwrite", "save_predictions", "run_dir", "verbose")
 
@@ -120,7 +121,7 @@ class TrainingCLI(LightningCLI):
 
     @property
     def _given(self) -> Namespace:
-        return self.config[self.subcommand]
+        return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
         """Find the run folder and the checkpoint, and refuse what would overwrite something."""
@@ -142,7 +143,8 @@ class TrainingCLI(LightningCLI):
             return Path(os.environ["TSATTN_RUN_DIR"])
         for flag, value in zip(self.arguments, self.arguments[1:], strict=False):
             home = RunFolder(Path(value).parent)
-            if flag in ("--config", "-c") and Path(value) == home.config and home.checkpoints.is_dir():
+            is_run = Path(value) == home.config and home.checkpoints.is_dir()
+            if flag in ("--config", "-c") and is_run:
                 return home.path
         network = self._given.model.network.class_path.rsplit(".", 1)[-1].lower()
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
@@ -185,26 +187,35 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the result."""
-        best = self.folder.best if self.keeps_files else None
-        self._test(best)
+        self._test(self.folder.best if self.keeps_files else None)
+
+    def before_validate(self) -> None:
+        """Refuse to score weights that nobody trained."""
+        self.before_test()
 
     def before_test(self) -> None:
         """Refuse to score weights that nobody trained."""
         untrained = self._given.ckpt_path is None and any(True for _ in self.model.parameters())
         if untrained and not self._given.trainer.fast_dev_run:
             raise ConfigError(
-                "test needs trained weights: give --ckpt_path RUN/checkpoints/best.ckpt, or best with "
-                "--config RUN/config.yaml"
+                f"{self.subcommand} needs trained weights: give --ckpt_path "
+                "RUN/checkpoints/best.ckpt, or best with --config RUN/config.yaml"
             )
 
     def test(self, **_: Any) -> None:
         """Run the test of the checkpoint that was named."""
         self._test(self._given.ckpt_path)
 
+    def validate(self, **_: Any) -> None:
+        """Score the checkpoint that was named on the validation windows."""
+        load_weights(self.model.network, self._given.ckpt_path)
+        self.trainer.validate(self.model, self.datamodule)
+
     def _test(self, checkpoint: Path | None) -> None:
         epochs = self.trainer.current_epoch
-        self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint, verbose=False)
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        load_weights(self.model.network, checkpoint)
+        self.trainer.test(self.model, self.datamodule, verbose=False)
+        if not self.trainer.is_global_zero or self._given.trainer.fast_dev_run:
             return
         self.result = result_of(
             self.trainer,
@@ -230,7 +241,7 @@ class TrainingCLI(LightningCLI):
         given = self._given.clone()
         if Path(given.data.dataset).is_file():
             given.data.dataset = str(Path(given.data.dataset).resolve())
-        text = self._parser(self.subcommand).dump(given, skip_none=False)
+        text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
         return yaml.safe_dump(settings, sort_keys=False)
 

@@ -19,6 +19,7 @@ from tsattn.data import (
     prepare,
 )
 from tsattn.data.panel import Layout
+from tsattn.data.steps import encode_step
 from tsattn.data.windows import WindowBatch, Windows
 
 Size = int | Literal["auto"]
@@ -30,21 +31,21 @@ LONGEST_HORIZON = 96
 class ForecastData(L.LightningDataModule):
     """Windows of one dataset for training, validation and test.
 
-    The file is read when it is first needed. Training drops its last incomplete batch; validation and
-    test always score every window.
+    The file is read when it is first needed. Training drops its last incomplete batch; validation
+    and test always score every window.
 
     Args:
-        dataset: a name of the catalog (``ETTh1``, ...) or the path of a CSV file, wide (a time column,
-            then channels) or long (``unique_id, ds, y``).
+        dataset: a name of the catalog (``ETTh1``, ...) or the path of a CSV file, wide (a time
+            column, then channels) or long (``unique_id, ds, y``).
         root: folder that is searched first for catalog files.
-        context: steps T of a window that a network looks at; ``auto``: a quarter of the training rows,
-            336 at most.
+        context: steps T of a window that a network looks at; ``auto``: a quarter of the training
+            rows, 336 at most.
         horizon: steps H to forecast; ``auto``: half of the validation rows, 96 at most.
         batch_size: windows of a training batch.
         eval_batch_size: windows of a validation or test batch; scores do not depend on it. ``None``
             means ``batch_size``.
-        borders: three shares (.7 .1 .2) or three row ends of training, validation and test; ``None``
-            means the catalog's borders, or 70/10/20.
+        borders: three shares (.7 .1 .2) or three row ends of training, validation and test;
+            ``None`` means the catalog's borders, or 70/10/20.
         calendar: names of the calendar features, see `tsattn.data.calendar`.
         time_column: name of the time column; ``None`` recognises it.
         layout: ``wide`` or ``long``; ``None`` recognises it.
@@ -121,6 +122,11 @@ class ForecastData(L.LightningDataModule):
         return self.prepared.horizon
 
     @property
+    def calendar_features(self) -> int:
+        """Number of calendar features of every step."""
+        return len(self.calendar)
+
+    @property
     def season(self) -> int:
         """Steps of a season, as the distance of two rows suggests."""
         return default_season(self.prepared.panel.step_seconds)
@@ -156,7 +162,7 @@ class ForecastData(L.LightningDataModule):
             "time_column": panel.time_column,
             "channels": list(panel.channels),
             "series": list(panel.ids),
-            "step": getattr(panel.step, "freqstr", None) or str(panel.step),
+            "step": encode_step(panel.step),
             "step_seconds": panel.step_seconds,
             "season": self.season,
             "context": self.context,

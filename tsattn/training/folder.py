@@ -11,8 +11,9 @@ from tsattn.errors import ExistsError
 class RunFolder:
     """Paths of a run's files.
 
-    ``config.yaml`` (the resolved recipe), ``metrics.csv`` (a row per epoch), ``checkpoints/best.ckpt``
-    and ``last.ckpt``, ``schedule.png``, ``forecast.png``, ``result.json``, ``tensorboard/``.
+    ``config.yaml`` (the resolved recipe), ``metrics.csv`` (a row per epoch),
+    ``checkpoints/best.ckpt`` and ``last.ckpt``, ``schedule.png``, ``forecast.png``,
+    ``result.json``, ``tensorboard/``.
     """
 
     path: Path

@@ -28,7 +28,7 @@ class RecipeParser(LightningArgumentParser):
     """Prints one error with a suggestion instead of two screens of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and, where a key or a class is unknown, the nearest one; exit with 2."""
+        """Print what is wrong, with the nearest key where one is unknown, and exit with 2."""
         text = str(message if message else ex)
         print(f"error: {text}{suggestion(text)}", file=sys.stderr)
         print("all options: tsattn fit --help", file=sys.stderr)
@@ -36,7 +36,7 @@ class RecipeParser(LightningArgumentParser):
 
 
 def suggestion(message: str) -> str:
-    """Return ``; did you mean ...?`` for the unknown word that a parser's message names, or nothing."""
+    """Return ``did you mean ...?`` for the unknown word that a message names, or nothing."""
     for pattern in _UNKNOWN:
         found = re.search(pattern, message)
         if found:

@@ -104,4 +104,3 @@ def _figure(panels: int) -> "tuple[Figure, list]":
     for unused in axes[panels:]:
         unused.set_visible(False)
     return figure, axes
-

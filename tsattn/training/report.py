@@ -53,8 +53,9 @@ def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -
     console.print(
         f"[bold]{panel.name}[/]: {panel.num_rows:,} rows x {panel.num_channels} channels"
         + (f", {panel.num_series} series" if panel.num_series > 1 else "")
-        + f", {panel.start} to {panel.end}; context {data.context}, horizon {data.horizon}; windows "
-        f"{len(prepared.train):,} train, {len(prepared.val):,} validation, {len(prepared.test):,} test"
+        + f", {panel.start} to {panel.end}; context {data.context}, horizon {data.horizon}; "
+        f"windows {len(prepared.train):,} train, {len(prepared.val):,} validation, "
+        f"{len(prepared.test):,} test"
     )
     for note in prepared.notes:
         console.print(f"  note: {note}", markup=False)
@@ -70,7 +71,9 @@ def show_result(result: Mapping[str, Any]) -> None:
     table = Table(title=f"{result['dataset']['name']}: {test['windows_scored']:,} test windows")
     for column in ("", "MSE", "MAE"):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_row(result["network"]["class"], f"{test['mse']:.4f}", f"{test['mae']:.4f}", style="bold")
+    table.add_row(
+        result["network"]["class"], f"{test['mse']:.4f}", f"{test['mae']:.4f}", style="bold"
+    )
     if published["windows_scored"] not in (0, test["windows_scored"]):
         label = f"  as published ({published['windows_scored']:,} windows)"
         table.add_row(label, f"{published['mse']:.4f}", f"{published['mae']:.4f}")

@@ -51,7 +51,7 @@ def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
 
 
 def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
-    """Score the trivial forecasts on the test windows; None where the season exceeds the context."""
+    """Score the trivial forecasts on the test windows; None: the season exceeds the context."""
     sizes = (data.channels, data.context, data.horizon)
     networks: dict[str, ForecastNetwork] = {
         "last_value": LastValue(*sizes),
@@ -142,17 +142,15 @@ def save_predictions(
 ) -> None:
     """Store the test forecasts and the truth, standardised and in original units.
 
-    The npz file holds ``prediction``, ``target``, ``prediction_original`` and ``target_original``, all
-    [windows, horizon, channels], ``series`` [windows] and ``channels``.
+    The npz file holds ``prediction``, ``target``, ``prediction_original`` and ``target_original``,
+    all [windows, horizon, channels], ``series`` [windows] and ``channels``.
 
     Raises:
         ExistsError: the file exists and ``overwrite`` is off.
     """
     refuse_existing(path, overwrite=overwrite)
     windows = data.prepared.test
-    targets_WHC = torch.cat(
-        [windows[i : i + 256].future_BHC for i in range(0, len(windows), 256)]
-    )
+    targets_WHC = torch.cat([windows[i : i + 256].future_BHC for i in range(0, len(windows), 256)])
     to_original = data.prepared.scaler.to_original
     unfinished = path.with_name(f".{path.name}.unfinished.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +200,9 @@ def _commit() -> str | None:
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        done = subprocess.run(  # noqa: S603 (no shell, and no word from outside)
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

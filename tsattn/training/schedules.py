@@ -1,9 +1,10 @@
 """Learning-rate schedules that are what their names say.
 
-A schedule is a pure function of the place in training: nothing to save, nothing to restore, and it can
-be printed and plotted before the first step. The published PatchTST code builds a one-cycle scheduler
-for every run, whose constructor alone sets the first epoch's rate to 1/25 and Adam's beta1 to .95, also
-where another schedule then takes over; here both are arguments that stand in the recipe.
+A schedule is a pure function of the place in training: nothing to save, nothing to restore, and it
+can be printed and plotted before the first step. The published PatchTST code builds a one-cycle
+scheduler for every run, whose constructor alone sets the first epoch's rate to 1/25 and Adam's
+beta1 to .95, also where another schedule then takes over; here both are arguments that stand in the
+recipe.
 """
 
 import math
@@ -64,10 +65,11 @@ class EpochDecay(Schedule):
         decay: float = 1.0,
         beta1: float = 0.9,
     ) -> None:
-        if not 0 < decay <= 1 or not 0 < first_epoch_factor or hold_epochs < 1 or not 0 <= beta1 < 1:
+        in_range = 0 < decay <= 1 and first_epoch_factor > 0 and hold_epochs >= 1 and 0 <= beta1 < 1
+        if not in_range:
             raise ValueError(
-                "expected first_epoch_factor > 0, hold_epochs >= 1, 0 < decay <= 1, 0 <= beta1 < 1; "
-                f"got {first_epoch_factor}, {hold_epochs}, {decay}, {beta1}"
+                "expected first_epoch_factor > 0, hold_epochs >= 1, 0 < decay <= 1 and "
+                f"0 <= beta1 < 1; got {first_epoch_factor}, {hold_epochs}, {decay}, {beta1}"
             )
         self.first_epoch_factor = first_epoch_factor
         self.hold_epochs = hold_epochs

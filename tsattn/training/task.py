@@ -180,10 +180,11 @@ class ForecastTask(L.LightningModule):
             return
         error_C = (forecast.mean.detach().float() - batch.future_BHC).mean(dim=(0, 1))
         channels = (~torch.isfinite(error_C)).nonzero().flatten().tolist()
-        names = self._data.prepared.panel.channels if self._data else ()
-        named = ", ".join(names[c] if c < len(names) else str(c) for c in channels[:5])
+        names = dict(enumerate(self._data.prepared.panel.channels)) if self._data else {}
+        named = ", ".join(names.get(channel, str(channel)) for channel in channels[:5])
         raise NonFiniteLossError(
-            f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1}, "
-            f"channel {named or 'unknown (an auxiliary loss)'}; the last good checkpoint is kept. "
-            "Try a lower --model.learning_rate or --trainer.gradient_clip_val 1"
+            f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, "
+            f"batch {batch_idx + 1}, channel {named or 'unknown (an auxiliary loss)'}; "
+            "the last good checkpoint is kept. Try a lower --model.learning_rate or "
+            "--trainer.gradient_clip_val 1"
         )

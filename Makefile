@@ -1,0 +1,72 @@
+# make setup | demo | check | test | fix | wheel | constraints | clean      (`make help` explains)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UNFINISHED := $(VENV)/.unfinished
+
+# the first interpreter on the path that is new enough; PYTHON=... chooses another
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+# passed on to every `pip install`, for example an index that has a small build of torch
+PIP_ARGS ?=
+# what `make test` hands to pytest: one worker for each core
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist worksteal
+DEMO ?= fit --config configs/patchtst/etth1.yaml --config configs/trainer/demo.yaml \
+	--model.network.value_activation tanh --run_dir demo --overwrite
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo check fix test wheel constraints clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with the project and all extras, every version pinned
+
+# `.unfinished` lies in the environment from before its first package until after its last one, when
+# it is renamed to `.ready`. An environment that was interrupted is therefore made anew.
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "no Python 3.11 or newer was found; install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+		exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is Python " \
+		+ sys.version.split()[0] + ", and 3.11 or newer is needed; name another: make setup PYTHON=...")'
+	@if [ -e $(UNFINISHED) ] || ! $(BIN)/python -c '' 2>/dev/null; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && rm -f $(READY) && touch $(UNFINISHED)
+	@if [ ! -e $(BIN)/python ]; then echo "creating $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); fi
+	@echo "installing the project and its pinned dependencies (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) \
+		--no-build-isolation --editable '.[all]'
+	@mv $(UNFINISHED) $(READY)
+
+demo: $(READY) ## train a forecaster on the shipped ETTh1 and draw a forecast, in the folder demo
+	$(BIN)/tsattn $(DEMO)
+
+check: $(READY) ## style, types, layers, dependencies, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(BIN)/codespell
+
+fix: $(READY) ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: $(READY) ## the whole suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+wheel: $(READY) ## build the wheel into dist
+	$(BIN)/python -m build --wheel --no-isolation
+
+constraints: $(READY) ## write constraints.txt anew from this environment
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip > constraints.new
+	{ sed -n '/^#/p' constraints.txt; sed 's/+.*//' constraints.new; } > constraints.tmp
+	mv constraints.tmp constraints.txt && rm constraints.new
+
+clean: ## remove what builds and tests leave behind; .venv, runs and data stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,60 @@
+"""Steps of users' files: fixed times, months, quarters, years, business days."""
+
+import pandas as pd
+import pytest
+
+from tsattn.data import future_times, load_panel
+from tsattn.data.steps import decode_step, encode_step, infer_step
+
+
+def wide(cells: list[str]) -> str:
+    return "\n".join(["date,a", *(f"{cell},{index}" for index, cell in enumerate(cells))])
+
+
+@pytest.mark.parametrize(
+    ("freq", "style"),
+    [
+        ("MS", "%Y-%m"),
+        ("MS", "%Y-%m-%d"),
+        ("ME", "%Y-%m-%d"),
+        ("QS", "%Y-%m-%d"),
+        ("QE", "%Y-%m-%d"),
+        ("YS", "%Y"),
+        ("YE", "%Y-%m-%d"),
+        ("B", "%Y-%m-%d"),
+        ("2h", "%Y-%m-%dT%H:%M:%SZ"),
+        ("500ms", "%Y-%m-%d %H:%M:%S.%f"),
+        ("7D", "%Y-%m-%d"),
+    ],
+)
+def test_calendar_steps_are_regular_and_continue(write_csv, freq: str, style: str) -> None:
+    times = pd.date_range("2020-01-01", periods=30, freq=freq)
+    panel = load_panel(write_csv(wide(list(times.strftime(style)[:20]))))
+    assert (panel.series[0].times == times[:20]).all()
+    assert (future_times(panel.end, panel.step, 10) == times[20:]).all()
+
+
+def test_months_at_a_fixed_day_are_regular(write_csv) -> None:
+    cells = [f"2020-{month:02}-15" for month in range(1, 13)]
+    panel = load_panel(write_csv(wide(cells)))
+    assert future_times(panel.end, panel.step, 2).strftime("%Y-%m-%d").tolist() == [
+        "2021-01-15",
+        "2021-02-15",
+    ]
+    assert "step: 1 month" in panel.notes
+    assert 30 < panel.step_seconds / 86_400 < 31
+
+
+def test_quarters_are_dates(write_csv) -> None:
+    cells = [f"{year}Q{quarter}" for year in (2020, 2021) for quarter in (1, 2, 3, 4)]
+    panel = load_panel(write_csv(wide(cells)))
+    assert str(panel.end.date()) == "2021-10-01"
+
+
+@pytest.mark.parametrize("freq", ["h", "15min", "D", "B", "MS", "ME", "QE", "YS", "W-TUE"])
+def test_a_step_survives_being_written_as_text(freq: str) -> None:
+    times = pd.date_range("2020-01-07", periods=12, freq=freq)
+    step = infer_step(times[:6])
+    assert step is not None
+    assert decode_step(encode_step(step)) == step
+    assert (future_times(times[5], decode_step(encode_step(step)), 6) == times[6:]).all()
