@@ -32,6 +32,8 @@ _SOURCES = (
     "attention/fused_cpu.cpp",
     "attention/fused_cpu_backward.cpp",
     "dropout/dropout_cpu.cpp",
+    "norm/batch_norm_cpu.cpp",
+    "norm/batch_norm_bindings.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
