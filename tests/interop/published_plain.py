@@ -102,10 +102,7 @@ def plain_patchtst(state: Mapping[str, Tensor], config: Config, x_BTC: Tensor) -
 def _layer(
     weights: Mapping[str, Tensor], name: str, config: Config, x: Tensor, previous: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """One encoder layer on tokens [B, C, P, D]; pre-norm normalises the residual path as well."""
-    before = config.get("pre_norm", False)
-    if before:
-        x = _norm(weights, f"{name}.norm_attn", x)
+    """One encoder layer on tokens [B, C, P, D]."""
     q, k, v = (
         _linear(weights, f"{name}.self_attn.{m}", x).unflatten(-1, (config["n_heads"], -1))
         for m in ("W_Q", "W_K", "W_V")
@@ -116,9 +113,9 @@ def _layer(
         scores = scores + previous
     attended = torch.einsum("bcnqk,bcknw->bcqnw", scores.softmax(-1), v).flatten(-2)
     x = x + _linear(weights, f"{name}.self_attn.to_out.0", attended)
-    x = _norm(weights, f"{name}.{'norm_ffn' if before else 'norm_attn'}", x)
+    x = _norm(weights, f"{name}.norm_attn", x)
     x = x + _linear(weights, f"{name}.ff.3", F.gelu(_linear(weights, f"{name}.ff.0", x)))
-    return (x if before else _norm(weights, f"{name}.norm_ffn", x)), scores
+    return _norm(weights, f"{name}.norm_ffn", x), scores
 
 
 def _linear(weights: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no end padding": {"padding_patch": None},
     "layer norm": {"norm": "LayerNorm"},
     "no residual scores": {"res_attention": False},
-    "pre-norm": {"pre_norm": True},
     "one channel": {"enc_in": 1, "individual": 1},
 }
 OPTIONAL = ("num_batches_tracked", "sdp_attn.scale", "position_embedding.pe")
@@ -221,7 +220,9 @@ def test_an_argument_missing_from_a_transformers_config_is_named(
         from_state_dict(state, config)
 
 
-@pytest.mark.parametrize(("name", "value"), [("decomposition", 1), ("norm", "InstanceNorm")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("decomposition", 1), ("norm", "InstanceNorm"), ("pre_norm", True)]
+)
 def test_what_our_patchtst_does_not_have_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name}={value!r} cannot be exchanged"):
         from_state_dict(draw_patchtst(PATCHTST), PATCHTST | {name: value})
@@ -270,3 +271,5 @@ def test_weights_the_published_code_has_no_place_for_are_not_lost_in_silence() -
     transformer = EncoderDecoderTransformer(1, 8, 2, d_model=4, num_heads=2, calendar_features=0)
     with pytest.raises(ConfigError, match="calendar_features=0"):
         to_state_dict(transformer)
+    with pytest.raises(ConfigError, match="prenorm=True"):
+        to_state_dict(PatchTST(1, 8, 2, d_model=4, num_heads=2, prenorm=True))
