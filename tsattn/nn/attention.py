@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tsattn.nn.linear import apply_together
 from tsattn.ops import Impl, ValueActivation, active_attention
 from tsattn.ops.activations import as_function
 from tsattn.ops.impl import as_impl
@@ -138,20 +138,5 @@ class MultiHeadActiveAttention(nn.Module):
         """Apply several linear maps, and take the results apart into heads."""
         return [
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in _apply_together(x_BLD, *maps)
+            for part in apply_together(x_BLD, *maps)
         ]
-
-
-def _apply_together(x: Tensor, *maps: nn.Module) -> list[Tensor]:
-    """Apply linear maps of one size, as one product unless somebody watches or replaced one."""
-    if not all(_is_plain(linear) for linear in maps):
-        return [linear(x) for linear in maps]
-    weight = torch.cat([linear.weight for linear in maps])
-    bias = torch.cat([linear.bias for linear in maps])
-    return list(F.linear(x, weight, bias).chunk(len(maps), dim=-1))
-
-
-def _is_plain(linear: nn.Module) -> bool:
-    # hooks are private in torch; a parametrised or replaced map has another type
-    watched = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks  # pyright: ignore[reportPrivateUsage]
-    return type(linear) is nn.Linear and not watched

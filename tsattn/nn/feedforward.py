@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 
 from tsattn.nn.dropout import Dropout
+from tsattn.nn.linear import is_plain
+from tsattn.ops import feedforward
 
 
 class FeedForward(nn.Module):
@@ -22,4 +24,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [..., d_model] to tokens of the same shape."""
+        first, last = self.expand, self.contract
+        if is_plain(first) and is_plain(last):
+            weights = (first.weight, first.bias, last.weight, last.bias)
+            return feedforward(x, *weights, p=self.dropout.rate)
         return self.contract(self.dropout.after_gelu(self.expand(x)))

@@ -3,6 +3,7 @@
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
+from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
 from tsattn.ops.norm import add_dropout_batch_norm
 
@@ -15,5 +16,6 @@ __all__ = [
     "add_dropout_batch_norm",
     "availability",
     "dropout",
+    "feedforward",
     "gelu_dropout",
 ]

@@ -32,6 +32,8 @@ _SOURCES = (
     "attention/fused_cpu.cpp",
     "attention/fused_cpu_backward.cpp",
     "dropout/dropout_cpu.cpp",
+    "feedforward/feedforward_cpu.cpp",
+    "feedforward/feedforward_bindings.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
 )

@@ -47,6 +47,20 @@ TSATTN_INLINE Vec gelu_slope(const Vec& x) {
   return at::vec::fmadd(x * Vec(0.398942280f), n.bell, below);
 }
 
+struct GeluPair {
+  Vec value;
+  Vec slope;
+};
+
+// Both at the price of one.
+TSATTN_INLINE GeluPair gelu_pair(const Vec& x) {
+  const NormalTail n = normal_tail(x);
+  const Vec below = Vec::blendv(Vec(1.0f) - n.tail, n.tail, x < Vec(0.0f));
+  return {
+      at::vec::maximum(x, Vec(0.0f)) - x.abs() * n.tail,
+      at::vec::fmadd(x * Vec(0.398942280f), n.bell, below)};
+}
+
 TSATTN_INLINE Vec tanh(const Vec& x) {
   using at::vec::fmadd;
   // an odd polynomial below .625 (Cephes), 1 - 2 / (e^2|x| + 1) with the sign of x above
