@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+import torch
+
 from tsattn.ops import build
 
 
@@ -33,6 +35,11 @@ def availability() -> list[Availability]:
         Availability(Impl.SDPA, True, "torch's own attention, the activation outside"),
         Availability(Impl.CPU, *build.status()),
     ]
+
+
+def taken_by_auto(device: torch.device) -> Impl:
+    """Return what ``auto`` takes for float32 and bfloat16 tensors on a device."""
+    return Impl.CPU if device.type == "cpu" and build.is_ready() else Impl.SDPA
 
 
 def as_impl(impl: str | Impl) -> Impl:
