@@ -36,7 +36,7 @@ def test_python_example_runs_and_has_about_ten_lines(checkout: Path) -> None:
     (example,) = blocks("python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 14
     scope: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), scope)  # noqa: S102 (our own README)
+    exec(compile(example, "README.md", "exec"), scope)
     assert scope["trainer"].callback_metrics["test/mse"] < 4.2  # pyright: ignore
 
 

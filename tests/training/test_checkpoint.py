@@ -111,7 +111,7 @@ def test_file_that_is_no_checkpoint_is_refused_in_words(tmp_path: Path, content:
 def test_every_shipped_kind_of_file_is_refused(finished: Finished, golden: Path) -> None:
     others = [finished.folder.config, finished.folder.result, finished.predictions]
     for file in (*others, golden / "patchtst_illness.safetensors"):
-        with pytest.raises(CheckpointError, match="not a checkpoint|was not written by tsattn"):
+        with pytest.raises(CheckpointError, match=r"not a checkpoint|was not written by tsattn"):
             read_checkpoint(file)
 
 

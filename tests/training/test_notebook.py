@@ -136,7 +136,7 @@ def test_own_activation_with_weights_of_its_own_learns_them(tmp_path: Path) -> N
 
 def test_network_without_parameters_is_not_fitted(tmp_path: Path) -> None:
     task = ForecastTask(LastValue(7, CONTEXT, HORIZON))
-    with pytest.raises(ConfigError, match="LastValue has no parameters.*tsattn test"):
+    with pytest.raises(ConfigError, match=r"LastValue has no parameters.*tsattn test"):
         notebook_trainer(tmp_path).fit(task, illness())
 
 

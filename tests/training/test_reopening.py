@@ -139,7 +139,11 @@ def test_data_root_given_relatively_is_found_from_another_folder(
     (tmp_path / "here" / "sets").mkdir(parents=True)
     (tmp_path / "there").mkdir()
     # another file than the shipped one, so that finding the shipped one would be noticed
-    text = (root / "datasets" / "national_illness.csv").read_text().replace("2002-01-01", "2001-12-31", 1)
+    text = (
+        (root / "datasets" / "national_illness.csv")
+        .read_text()
+        .replace("2002-01-01", "2001-12-31", 1)
+    )
     (tmp_path / "here" / "sets" / "national_illness.csv").write_text(text)
     monkeypatch.chdir(tmp_path / "here")
     first = fit("run", "--data.root", "sets", "--trainer.max_epochs", 1)
