@@ -6,16 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
-from tsattn.ops import add_dropout_batch_norm, build
+from tsattn.ops import add_dropout_batch_norm
 from tsattn.ops.dropout.philox import keep_flat, keep_scale
 
 SHAPES = [(2, 1), (5, 7, 3), (127, 16), (129, 40), (3, 200, 16), (2, 300, 128)]
-
-
-@pytest.fixture(autouse=True)
-def _kernels(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("needs_kernels") and not build.is_ready():
-        pytest.skip(build.status().reason)
 
 
 def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

@@ -6,16 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
-from tsattn.ops import build, dropout, feedforward
+from tsattn.ops import dropout, feedforward
 from tsattn.ops.feedforward import reference
 
 SHAPES = [((1,), 16, 1), ((47,), 16, 40), ((3, 49), 32, 20), ((2, 500), 16, 128)]
-
-
-@pytest.fixture(autouse=True)
-def _kernels(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("needs_kernels") and not build.is_ready():
-        pytest.skip(build.status().reason)
 
 
 def inputs(rows: tuple[int, ...], width: int, hidden: int) -> dict[str, Tensor]:
