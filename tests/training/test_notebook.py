@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from tests.training.tiny import BATCH, CONTEXT, HORIZON, TEST_WINDOWS
@@ -29,14 +30,14 @@ def small(value_activation: ValueActivation = "tanh") -> PatchTST:
     )
 
 
-def notebook_trainer(folder: Path, **arguments: Any) -> L.Trainer:
+def notebook_trainer(folder: Path, max_epochs: int = 1) -> L.Trainer:
     return L.Trainer(
+        max_epochs=max_epochs,
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 1} | arguments,
     )
 
 
@@ -46,7 +47,7 @@ def illness() -> ForecastData:
 
 def checkpoint_of(trainer: L.Trainer) -> str:
     callback = trainer.checkpoint_callback
-    assert isinstance(callback, L.callbacks.ModelCheckpoint)
+    assert isinstance(callback, ModelCheckpoint)
     return callback.best_model_path
 
 
@@ -140,11 +141,12 @@ def test_network_without_parameters_is_not_fitted(tmp_path: Path) -> None:
         notebook_trainer(tmp_path).fit(task, illness())
 
 
-@pytest.mark.parametrize("sizes", [{"batch_size": 0}, {"eval_batch_size": 0}, {"batch_size": -3}])
-def test_batch_without_windows_is_refused(sizes: dict[str, int]) -> None:
-    (name, size), *_ = sizes.items()
-    with pytest.raises(ConfigError, match=f"^{name} must be at least 1, got {size}"):
-        ForecastData("illness", **sizes)
+@pytest.mark.parametrize("size", [0, -3])
+def test_batch_without_windows_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"^batch_size must be at least 1, got {size}"):
+        ForecastData("illness", batch_size=size)
+    with pytest.raises(ConfigError, match=f"^eval_batch_size must be at least 1, got {size}"):
+        ForecastData("illness", eval_batch_size=size)
 
 
 def test_auto_sizes_leave_windows_in_every_part() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from tsattn.data.windows import WindowBatch
@@ -67,18 +67,14 @@ class StayStopped(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Note the patience that was asked for, before a checkpoint brings back its own."""
-        self.patience = {id(c): c.patience for c in _early_stopping(trainer)}
+        self.patience = {id(c): c.patience for c in trainer.early_stopping_callbacks}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop before the first epoch where patience had run out."""
-        for callback in _early_stopping(trainer):
+        for callback in trainer.early_stopping_callbacks:
             callback.patience = self.patience[id(callback)]
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
-
-
-def _early_stopping(trainer: L.Trainer) -> list[EarlyStopping]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]
 
 
 class EpochTable(Callback):

@@ -194,7 +194,8 @@ class ForecastData(L.LightningDataModule):
         )
         if shuffle and self.trainer:
             # a resumed run iterates before Lightning has told the sampler which epoch it is
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            done = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(done.processed)  # pyright: ignore[reportAttributeAccessIssue]
         return loader(windows, sampler)
 
 

@@ -28,7 +28,8 @@ class RecipeParser(LightningArgumentParser):
     """Takes no abbreviations, and prints one error with a suggestion, no screens of usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest key where one is unknown, and exit with 2."""

@@ -84,9 +84,16 @@ class ForecastTask(L.LightningModule):
         total = loss + sum(forecast.losses.values())
         self._require_finite(total, forecast, batch, batch_idx, part="training")
         size = len(batch.index_B)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        for name, value in forecast.losses.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        for name, value in {"loss": loss, **forecast.losses}.items():
+            self.log(
+                f"train/{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name == "loss",
+                batch_size=size,
+                sync_dist=True,
+            )
         return total
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
@@ -110,8 +117,8 @@ class ForecastTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores over all windows."""
         scores = self.val_errors.compute()
-        self.log("val/mse", scores["mse"].float())
-        self.log("val/mae", scores["mae"].float())
+        self.log("val/mse", scores["mse"].float(), sync_dist=True)
+        self.log("val/mae", scores["mae"].float(), sync_dist=True)
         self.val_errors.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -122,8 +129,8 @@ class ForecastTask(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test scores over all windows; `test_errors` keeps them."""
         scores = self.test_errors.compute()
-        self.log("test/mse", scores["mse"].float())
-        self.log("test/mae", scores["mae"].float())
+        self.log("test/mse", scores["mse"].float(), sync_dist=True)
+        self.log("test/mae", scores["mae"].float(), sync_dist=True)
 
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
         """Set the learning rate and beta1 of the coming step."""
