@@ -1,5 +1,9 @@
 """Linear maps that are computed together with what stands beside them."""
 
+# Hooks are private in torch, and carry no types.
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,5 +21,5 @@ def apply_together(x: Tensor, *maps: nn.Module) -> list[Tensor]:
 
 def is_plain(linear: nn.Module) -> bool:
     """Say whether nobody replaced or parametrised the map, or watches its calls through a hook."""
-    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks)  # pyright: ignore[reportPrivateUsage]
+    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks)
     return type(linear) is nn.Linear and not any(hooks)

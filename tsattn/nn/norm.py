@@ -64,12 +64,12 @@ class RevIN(nn.Module):
 class TokenBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of tokens [B, L, D]: each feature over batch and positions."""
 
-    momentum: float
+    momentum: float  # pyright: ignore[reportIncompatibleVariableOverride]
     weight: nn.Parameter
     bias: nn.Parameter
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
+    running_mean: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+    running_var: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_batches_tracked: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def forward(self, input: Tokens) -> Tensor:
         """Normalise every feature over all tokens of the batch."""
