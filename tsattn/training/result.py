@@ -13,13 +13,15 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tsattn
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
 from tsattn.metrics import WindowErrors
 from tsattn.models import ForecastNetwork, LastValue, SeasonalNaive, WindowMean
+from tsattn.nn import MultiHeadActiveAttention
+from tsattn.ops.impl import Impl, taken_by_auto
 from tsattn.training.checkpoint import describe_network, read_checkpoint
 from tsattn.training.datamodule import ForecastData, run_seed
 from tsattn.training.task import ForecastTask
@@ -148,10 +150,18 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
         "devices": trainer.world_size,
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
+        "attention": _attention(trainer.lightning_module, device),
         "versions": {name: version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
         "commit": _commit(),
     }
+
+
+def _attention(task: nn.Module, device: torch.device) -> str | None:
+    """Who computed the attention, of networks that have one."""
+    impls = {m.impl for m in task.modules() if isinstance(m, MultiHeadActiveAttention)}
+    chosen = {taken_by_auto(device) if impl == Impl.AUTO else impl for impl in impls}
+    return ", ".join(sorted(chosen)) or None
 
 
 def save_predictions(
