@@ -1,7 +1,7 @@
 """Multi-head active attention."""
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class MultiHeadActiveAttention(nn.Module):
         factors = ScoreFactors(query, key)
         if previous is not None:
             factors = previous.joined(factors)
-        output = active_attention(
+        attended = active_attention(
             factors.queries,
             factors.keys,
             value,
@@ -126,6 +126,7 @@ class MultiHeadActiveAttention(nn.Module):
             scale=scale,
             impl=self.impl,
         )
+        output = cast(Tensor, attended)  # scores were not asked for
         return Attended(self.out(output.transpose(1, 2).flatten(2)), factors)
 
     def _project(self, query_BQD: Tensor, memory_BKD: Tensor | None) -> list[Tensor]:
@@ -136,7 +137,8 @@ class MultiHeadActiveAttention(nn.Module):
 
     def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
         """Apply several linear maps, and take the results apart into heads."""
+        batch, length, _ = x_BLD.shape
         return [
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            part.view(batch, length, self.num_heads, -1).transpose(1, 2)
             for part in apply_together(x_BLD, *maps)
         ]

@@ -77,14 +77,14 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
     def normalise_sum(self, residual: Tokens, branch: Tokens, p: float) -> Tensor:
         """Normalise ``residual + drop(branch)`` in one operation; dropout with probability p."""
-        if not self.training:
+        rows = residual.shape[0] * residual.shape[1]
+        if not self.training or rows < 2:  # torch says why one row cannot be normalised
             return self(add_dropout(residual, branch, p))
         output, mean, variance = add_dropout_batch_norm(
             residual, branch, self.weight, self.bias, p=p, eps=self.eps
         )
-        rows = residual.shape[0] * residual.shape[1]
         with torch.no_grad():
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             unbiased = variance * (rows / (rows - 1))
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
