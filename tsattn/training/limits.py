@@ -13,7 +13,7 @@ _LIMITS = (
     "max_steps",
     "max_time",
 )
-_UNLIMITED = (None, 1.0, 0.0, -1)
+_UNLIMITED = ("1.0", "0.0", "-1")  # a share of all, none overfitted, no end
 _PRECISIONS = ("None", "32", "32-true", "64", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -51,4 +51,5 @@ def refuse_settings(trainer: Mapping[str, Any]) -> None:
 
 def limits_of(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that cut a run short, by name; a full run has none."""
-    return {name: trainer[name] for name in _LIMITS if trainer[name] not in _UNLIMITED}
+    given = {name: trainer[name] for name in _LIMITS if trainer[name] is not None}
+    return {name: value for name, value in given.items() if repr(value) not in _UNLIMITED}
