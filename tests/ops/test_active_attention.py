@@ -20,7 +20,7 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, dtype=dtype)
 
 
-@pytest.mark.parametrize("impl", PLAIN_TORCH)
+@pytest.mark.parametrize("impl", [*PLAIN_TORCH, Impl.CPU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_outputs_and_gradients_stay_within_the_error_budget(

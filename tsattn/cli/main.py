@@ -74,8 +74,11 @@ def _dispatch(words: list[str]) -> int:
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
-        ArgumentParser(prog="tsattn doctor", description=doctor.__doc__).parse_args(rest)
-        return doctor()
+        parser = ArgumentParser(prog="tsattn doctor", description=doctor.__doc__)
+        parser.add_argument(
+            "--build", action="store_true", help="build the CPU kernels now, even if that failed"
+        )
+        return doctor(build=parser.parse_args(rest).build)
     near = get_close_matches(command, _COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     print(f"unknown command {command!r}{hint}\n\n{_USAGE}", file=sys.stderr)

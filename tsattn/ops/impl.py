@@ -3,6 +3,10 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+import torch
+
+from tsattn.ops import build
+
 
 class Impl(StrEnum):
     """The implementations of an operation.
@@ -13,6 +17,7 @@ class Impl(StrEnum):
     AUTO = "auto"
     REFERENCE = "reference"
     SDPA = "sdpa"
+    CPU = "cpu"
 
 
 class Availability(NamedTuple):
@@ -28,7 +33,13 @@ def availability() -> list[Availability]:
     return [
         Availability(Impl.REFERENCE, True, "the equation in plain torch, on every device"),
         Availability(Impl.SDPA, True, "torch's own attention, the activation outside"),
+        Availability(Impl.CPU, *build.status()),
     ]
+
+
+def taken_by_auto(device: torch.device) -> Impl:
+    """Return what ``auto`` takes for float32 and bfloat16 tensors on a device."""
+    return Impl.CPU if device.type == "cpu" and build.is_ready() else Impl.SDPA
 
 
 def as_impl(impl: str | Impl) -> Impl:

@@ -31,12 +31,14 @@ from tsattn.training.checkpoint import (
     load_weights,
     read_checkpoint,
     require_same_network,
+    require_same_run,
 )
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.estimate import EnoughMeasuredError, FirstSteps
 from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.limits import limits_of, refuse_settings
 from tsattn.training.parser import RecipeParser
-from tsattn.training.recipes import with_recipes
+from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.task import ForecastTask
 
@@ -45,6 +47,7 @@ _LINKS = {
     "data.context": "model.network.init_args.context",
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
+    "data.season": "model.network.init_args.season",
 }
 _NOT_SAVED = (
     "config",
@@ -149,6 +152,7 @@ class TrainingCLI(LightningCLI):
         given = self._given
         self.fitting = self.subcommand == "fit"
         self.folder = RunFolder(self._run_dir())
+        refuse_settings(given.trainer.as_dict())
         given.ckpt_path = self._checkpoint(given.get("ckpt_path"))
         self.resuming = self.fitting and self.folder.owns(given.ckpt_path)
         if given.save_predictions:
@@ -190,7 +194,7 @@ class TrainingCLI(LightningCLI):
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
-            callbacks.append(FirstSteps())
+            callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
             kwargs.setdefault("enable_checkpointing", False)
@@ -212,7 +216,11 @@ class TrainingCLI(LightningCLI):
         """Create the run folder; from here on files are written."""
         self.model.trainable()
         if checkpoint := self._given.ckpt_path:
-            require_same_network(read_checkpoint(checkpoint), self.model.network, checkpoint)
+            content = read_checkpoint(checkpoint)
+            require_same_network(content, self.model.network, checkpoint)
+            if self.resuming:
+                data, training = self.datamodule.describe(), self.model.describe()
+                require_same_run(content, data, training, checkpoint)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -220,7 +228,6 @@ class TrainingCLI(LightningCLI):
                 self.folder.clear()
             self.folder.create()
             write_atomically(self.folder.config, self._resolved_config())
-            report.draw_schedule_of(self.model, self.datamodule, self.trainer, self.folder)
 
     def fit(self, **arguments: Any) -> None:
         """Train, or measure; an interruption comes out as such, where Lightning exits."""
@@ -263,7 +270,8 @@ class TrainingCLI(LightningCLI):
 
     def _test(self, checkpoint: Path | None) -> None:
         epochs = self.trainer.current_epoch
-        load_weights(self.model.network, checkpoint)
+        trained = load_weights(self.model.network, checkpoint)
+        self.datamodule.compare(trained)
         self.trainer.test(self.model, self.datamodule, verbose=False)
         if not self.trainer.is_global_zero or self._given.trainer.fast_dev_run:
             return
@@ -272,6 +280,8 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
+            recipes=recipes_of(self.arguments),
+            limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,
             seconds=self.table.seconds if self.table else 0.0,
         )
@@ -293,9 +303,10 @@ class TrainingCLI(LightningCLI):
             given.data.dataset = str(Path(given.data.dataset).resolve())
         if given.data.root is not None:
             given.data.root = Path(given.data.root).expanduser().resolve()
+        given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
-        return yaml.safe_dump(settings, sort_keys=False)
+        return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 
 
 def _as_list(value: Any) -> list[Any]:

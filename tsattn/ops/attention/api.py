@@ -1,15 +1,24 @@
 """The one way in: checks the arguments, chooses an implementation, calls it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from tsattn.ops.activations import ValueActivation, activate
+from tsattn.ops import build
+from tsattn.ops.activations import ValueActivation, activate, as_function
+from tsattn.ops.attention import fused_cpu
 from tsattn.ops.attention.reference import attend as attend_reference
 from tsattn.ops.attention.sdpa import attend as attend_sdpa
 from tsattn.ops.impl import Impl, as_impl
 from tsattn.tensors import Keys, Mask, Queries, Scores, Values
 
-_IMPLEMENTATIONS = {Impl.REFERENCE: attend_reference, Impl.SDPA: attend_sdpa}
+_IMPLEMENTATIONS: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    Impl.REFERENCE: attend_reference,
+    Impl.SDPA: attend_sdpa,
+    Impl.CPU: partial(fused_cpu.attend, activation="identity"),
+}
 
 
 def active_attention(
@@ -41,7 +50,7 @@ def active_attention(
         is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).
         dropout_p: probability with which an attention weight is dropped, in [0, 1).
         scale: factor of ``Q K'``; ``None`` means ``head width ** -0.5``.
-        impl: ``auto``, ``reference`` or ``sdpa``; see `tsattn.ops.availability`.
+        impl: ``auto``, ``reference``, ``sdpa`` or ``cpu``; see `tsattn.ops.availability`.
 
     Returns:
         The output [B, N, Q, value width], in the dtype of ``v``; with ``return_scores`` a pair of
@@ -60,12 +69,16 @@ def active_attention(
         torch.Size([2, 4, 42, 16])
     """
     _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
-    chosen = as_impl(impl)
-    attend = _IMPLEMENTATIONS[Impl.SDPA if chosen is Impl.AUTO else chosen]
+    chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKV)
+    if chosen is Impl.CPU and isinstance(activation, str):
+        as_function(activation)  # the name is one of the six
+        attend, values = partial(fused_cpu.attend, activation=activation), v_BNKV
+    else:
+        attend, values = _IMPLEMENTATIONS[chosen], activate(activation, v_BNKV)
     output, scores = attend(
         q_BNQW,
         k_BNKW,
-        activate(activation, v_BNKV),
+        values,
         prev_scores=prev_scores,
         return_scores=return_scores,
         mask=mask,
@@ -74,6 +87,16 @@ def active_attention(
         scale=q_BNQW.shape[-1] ** -0.5 if scale is None else scale,
     )
     return output if scores is None else (output, scores)
+
+
+def _choose(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> Impl:
+    if impl is Impl.CPU:
+        if obstacle := fused_cpu.obstacle(q, k, v):
+            raise ValueError(f"impl 'cpu' cannot take these tensors: {obstacle}")
+        build.ensure()
+    if impl is not Impl.AUTO:
+        return impl
+    return Impl.CPU if not fused_cpu.obstacle(q, k, v) and build.is_ready() else Impl.SDPA
 
 
 def _check(
