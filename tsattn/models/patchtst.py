@@ -1,18 +1,21 @@
 """PatchTST with active attention."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
 from tsattn.nn import (
     EncoderLayer,
-    FeedForward,
     ForecastHead,
     MultiHeadActiveAttention,
     PatchEmbedding,
     RevIN,
     token_norm,
 )
+from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.norm import NormKind
+from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, HorizonMarks
 
@@ -39,6 +42,9 @@ class PatchTST(ForecastNetwork):
         head_dropout: dropout of the forecast itself.
         value_activation: nonlinearity of the values in every attention, one of
             `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module.
+        feedforward: builds the feed-forward of each layer from ``d_model``, for example
+            `tsattn.nn.moe.MoE` or a part of it; ``d_ff`` and ``dropout`` are handed on where it
+            leaves them open. ``None`` means the dense one.
         residual_scores: add each layer's pre-softmax scores to those of the next.
         norm: ``batch`` (over all tokens) or ``layer`` (over the width of each).
         prenorm: normalise before a branch instead of after the addition.
@@ -77,6 +83,7 @@ class PatchTST(ForecastNetwork):
         dropout: float = 0.2,
         head_dropout: float = 0.0,
         value_activation: ValueActivation = "identity",
+        feedforward: Callable[[int], nn.Module] | None = None,
         residual_scores: bool = True,
         norm: NormKind = "batch",
         prenorm: bool = False,
@@ -102,7 +109,7 @@ class PatchTST(ForecastNetwork):
                 MultiHeadActiveAttention(
                     d_model, num_heads, value_activation=value_activation, impl=attention_impl
                 ),
-                FeedForward(d_model, d_ff, dropout),
+                build_feedforward(feedforward, d_model, d_ff, dropout),
                 token_norm(norm, d_model),
                 token_norm(norm, d_model),
                 dropout=dropout,
@@ -131,10 +138,12 @@ class PatchTST(ForecastNetwork):
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
         tokens = self.embed(x)
         x, factors = tokens.flatten(0, 1), None
+        losses: Losses = {}
         for layer in self.layers:
-            x, factors = layer(x, factors)
+            x, factors, more = layer(x, factors)
+            losses = summed(losses, more)
         features = x.view_as(tokens).transpose(2, 3).flatten(2)
         y_BHC = self.head(features).transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
-        return Forecast(y_BHC)
+        return Forecast(y_BHC, losses=losses)

@@ -1,10 +1,25 @@
 """One layer of a decoder."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention
+from tsattn.nn.auxiliary import Losses, feed
 from tsattn.nn.dropout import Dropout
 from tsattn.tensors import Tokens
+
+
+class Decoded(NamedTuple):
+    """What a layer returns.
+
+    Attributes:
+        tokens: tokens after the three branches.
+        losses: auxiliary losses of the feed-forward by name, mostly none.
+    """
+
+    tokens: Tensor
+    losses: Losses
 
 
 class DecoderLayer(nn.Module):
@@ -15,7 +30,7 @@ class DecoderLayer(nn.Module):
     Args:
         self_attention: attention among the decoder's tokens, causal.
         cross_attention: attention to the encoder's tokens, unmasked.
-        feedforward: maps tokens to tokens.
+        feedforward: maps tokens to tokens, or to `tsattn.nn.auxiliary.Fed`.
         d_model: width of the tokens.
         dropout: probability of dropping a feature of a branch before it is added.
 
@@ -40,10 +55,11 @@ class DecoderLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BQD: Tokens, memory_BKD: Tensor) -> Tensor:
+    def forward(self, x_BQD: Tokens, memory_BKD: Tensor) -> Decoded:
         """Return the decoder's tokens after the three branches."""
         drop_and_add = self.dropout.added_to
         x = x_BQD
         x = self.self_norm(drop_and_add(x, self.self_attention(x, is_causal=True).output))
         x = self.cross_norm(drop_and_add(x, self.cross_attention(x, memory_BKD).output))
-        return self.feedforward_norm(drop_and_add(x, self.feedforward(x)))
+        fed = feed(self.feedforward, x)
+        return Decoded(self.feedforward_norm(drop_and_add(x, fed.output)), fed.losses)

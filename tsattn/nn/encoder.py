@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
+from tsattn.nn.auxiliary import Losses, feed
 from tsattn.nn.dropout import Dropout, joint_rate
 from tsattn.nn.norm import normalise_sum
 from tsattn.ops import add_dropout
@@ -12,10 +13,17 @@ from tsattn.tensors import Tokens
 
 
 class Encoded(NamedTuple):
-    """Tokens after a layer and, where they are kept, the factors of its attention scores."""
+    """What a layer returns.
+
+    Attributes:
+        tokens: tokens after both branches.
+        factors: factors of the attention scores, where they are kept.
+        losses: auxiliary losses of the feed-forward by name, mostly none.
+    """
 
     tokens: Tensor
     factors: ScoreFactors | None
+    losses: Losses
 
 
 class EncoderLayer(nn.Module):
@@ -26,7 +34,7 @@ class EncoderLayer(nn.Module):
 
     Args:
         attention: the attention.
-        feedforward: maps tokens to tokens.
+        feedforward: maps tokens to tokens, or to `tsattn.nn.auxiliary.Fed`.
         attention_norm: normalisation of the attention's residual path.
         feedforward_norm: normalisation of the feed-forward's residual path.
         dropout: probability of dropping a feature of a branch before it is added.
@@ -66,9 +74,11 @@ class EncoderLayer(nn.Module):
         if self.prenorm:
             attended = self.attention(self.attention_norm(x_BLD), previous=previous)
             x = add_dropout(x_BLD, attended.output, twice)
-            x = self.dropout.added_to(x, self.feedforward(self.feedforward_norm(x)))
+            fed = feed(self.feedforward, self.feedforward_norm(x))
+            x = self.dropout.added_to(x, fed.output)
         else:
             attended = self.attention(x_BLD, previous=previous)
             x = normalise_sum(self.attention_norm, x_BLD, attended.output, twice)
-            x = normalise_sum(self.feedforward_norm, x, self.feedforward(x), self.dropout.rate)
-        return Encoded(x, attended.factors if self.keep_scores else None)
+            fed = feed(self.feedforward, x)
+            x = normalise_sum(self.feedforward_norm, x, fed.output, self.dropout.rate)
+        return Encoded(x, attended.factors if self.keep_scores else None, fed.losses)
