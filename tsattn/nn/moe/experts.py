@@ -207,10 +207,8 @@ def grouped_linear(
 
     The biases are spread by a product with the membership, whose backward pass adds in a fixed order.
     """
-    if torch.is_autocast_enabled(x_SD.device.type):
-        dtype = torch.get_autocast_dtype(x_SD.device.type)
-        x_SD, weight_EFD = x_SD.to(dtype), weight_EFD.to(dtype)
-    product = F.grouped_mm(x_SD, weight_EFD.mT, offs=ends_E.to(torch.int32))
+    dtype = _product_dtype(x_SD)
+    product = F.grouped_mm(x_SD.to(dtype), weight_EFD.to(dtype).mT, offs=ends_E.to(torch.int32))
     return product + membership_SE.to(product.dtype) @ bias_EF.to(product.dtype)
 
 
@@ -222,13 +220,20 @@ def _membership(ends_E: Tensor, rows: int) -> Tensor:
 
 
 def _groupable(x: Tensor, *widths: int) -> str:
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    dtype = _product_dtype(x)
     if dtype not in (torch.float32, torch.bfloat16):
         return f"grouped products take float32 and bfloat16, not {dtype}"
     if any(width * dtype.itemsize % 16 for width in widths):
         return f"grouped products need rows of a multiple of 16 bytes, got widths {list(widths)}"
     return ""
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that products of ``x`` are computed in: that of autocast where it is on."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

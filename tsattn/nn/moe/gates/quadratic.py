@@ -41,12 +41,13 @@ class _QuadraticGate(Gate):
 
         The full form stores D x D numbers an expert, and ``x' A x`` sees the D (D + 1) / 2 of the
         symmetric part alone. The low-rank form is the same for ``M Wq`` and ``M^-T Wk_i`` with any
-        invertible M [R, R].
+        invertible M [R, R], and for ``Wk_i + S_i Wq`` with any antisymmetric S_i [R, R] (counted
+        for two experts or more).
         """
-        d = self.d_model
-        if self.rank is None:
+        d, r = self.d_model, self.rank
+        if r is None:
             return self.stored_parameters - self.num_experts * d * (d - 1) // 2
-        return self.stored_parameters - self.rank**2
+        return self.stored_parameters - r**2 - self.num_experts * r * (r - 1) // 2
 
     @property
     def flops_per_token(self) -> int:
