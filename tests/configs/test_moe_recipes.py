@@ -9,7 +9,8 @@ import torch
 from tests.configs.test_recipes import settings_of
 from tests.training.tiny import contents
 from tsattn.models import PatchTST
-from tsattn.nn.moe import MoE
+from tsattn.nn import FeedForward
+from tsattn.nn.moe import FeedForwardExperts, MoE
 from tsattn.nn.parts import build_part
 from tsattn.resources import configs_dir
 from tsattn.training.command import run
@@ -72,7 +73,11 @@ def test_a_token_uses_the_hidden_units_of_the_dense_network(recipe: str) -> None
     layers = [module for module in network.modules() if isinstance(module, MoE)]
     assert len(layers) == 3
     for moe in layers:
-        shared = 0 if moe.shared is None else moe.shared.expand.out_features
+        assert isinstance(moe.experts, FeedForwardExperts)
+        shared = 0
+        if moe.shared is not None:
+            assert isinstance(moe.shared, FeedForward)
+            shared = moe.shared.expand.out_features
         active = 2 * moe.experts.d_ff + shared
         assert 126 <= active <= 128
         assert (moe.num_experts, moe.top_k) == (8, 2)

@@ -48,9 +48,7 @@ def loss_weights(network: nn.Module) -> dict[str, float]:
     """
     weights: dict[str, float] = {}
     for module in network.modules():
-        stated = getattr(module, "loss_weights", None)
-        if not isinstance(stated, dict):
-            continue
+        stated: dict[str, float] = getattr(module, "loss_weights", {})
         for name, weight in stated.items():
             if weights.setdefault(name, weight) != weight:
                 raise ValueError(

@@ -17,6 +17,7 @@ from tsattn.nn import moe
 from tsattn.nn.feedforward import FeedForward
 
 Factory = Callable[..., nn.Module]
+"""Builds a module from sizes."""
 
 PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
@@ -71,16 +72,19 @@ def build_feedforward(
         for name, value in offered.items()
         if name in known and given.get(name, known[name].default) is None
     }
-    module = factory(d_model, **left_open)
-    if not isinstance(module, nn.Module):
+    return _as_module(factory(d_model, **left_open), target)
+
+
+def _as_module(built: object, target: Callable[..., object]) -> nn.Module:
+    if not isinstance(built, nn.Module):
         raise TypeError(
             f"feedforward must build a module from d_model, {target!r} returned "
-            f"{type(module).__name__}"
+            f"{type(built).__name__}"
         )
-    return module
+    return built
 
 
-def unrolled(factory: Factory) -> tuple[Factory, dict[str, Any]]:
+def unrolled(factory: Callable[..., object]) -> tuple[Callable[..., object], dict[str, Any]]:
     """Return the innermost class or function of partials, and the arguments given by name."""
     given: dict[str, Any] = {}
     while isinstance(factory, functools.partial):
@@ -92,7 +96,7 @@ def unrolled(factory: Factory) -> tuple[Factory, dict[str, Any]]:
     return factory, given
 
 
-def describe_part(factory: Factory) -> dict[str, Any] | None:
+def describe_part(factory: Callable[..., object]) -> dict[str, Any] | None:
     """Return class and arguments of a factory in plain values, or None where that is not possible.
 
     Defaults are written out; sizes that the factory is called with are left out.

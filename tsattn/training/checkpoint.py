@@ -67,7 +67,7 @@ def build_network(description: Mapping[str, Any]) -> ForecastNetwork:
             "load_network(path, network)"
         )
     try:
-        arguments = {
+        arguments: dict[str, Any] = {
             key: build_part(value) if isinstance(value, Mapping) else value
             for key, value in description["arguments"].items()
         }

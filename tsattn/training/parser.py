@@ -21,7 +21,8 @@ from tsattn.training.task import ForecastTask
 
 SCHEDULES = (EpochDecay, OneCycle)
 _PART = re.compile(
-    r'Parser key "[\w.]*?(feedforward|gate|experts)":(?:(?!Parser key).)*import path string: (\w+)', re.S
+    r'Parser key "[\w.]*?(feedforward|gate|experts)":(?:(?!Parser key).)*import path string: (\w+)',
+    re.S,
 )
 _KINDS = {"feedforward": (MoEFeedForward, FeedForward), "gate": Gate, "experts": Experts}
 _UNKNOWN = (
@@ -47,7 +48,9 @@ class RecipeParser(LightningArgumentParser):
         if found := _PART.search(text):
             kind, given = found.groups()
             known = [name for name, part in PARTS.items() if issubclass(part, _KINDS[kind])]
-            text = f"unknown {kind} {given!r}; expected one of {', '.join(known)}, or an import path"
+            text = (
+                f"unknown {kind} {given!r}; expected one of {', '.join(known)}, or an import path"
+            )
             text += _nearest(given, known)
         else:
             text += suggestion(text)

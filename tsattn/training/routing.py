@@ -23,7 +23,7 @@ def mixtures(network: nn.Module) -> Iterator[tuple[str, MoEFeedForward]]:
 
 
 class RoutingOfTest(Callback):
-    """Counts, over the test windows of all processes, how often each expert of each layer worked."""
+    """Counts how often each expert of each layer worked for the test windows of all processes."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ def describe_mixtures(network: nn.Module) -> str:
     costs = [gate_cost(layer.gate) for _, layer in found]
     stored, free = sum(cost.stored for cost in costs), sum(cost.free for cost in costs)
     return (
-        f"mixture of experts: {len(found)} layers of {first.num_experts} experts, {first.top_k} for "
-        f"each token; {type(first.gate).__name__}: {stored:,} parameters ({free:,} free), "
+        f"mixture of experts: {len(found)} layers of {first.num_experts} experts, {first.top_k} "
+        f"for each token; {type(first.gate).__name__}: {stored:,} parameters ({free:,} free), "
         f"{costs[0].flops:,} operations per token and layer"
     )

@@ -77,9 +77,7 @@ def test_every_computation_is_the_sum_over_the_chosen_experts(
 ) -> None:
     experts = EXPERTS[kind]()
     x, (chosen, weights) = torch.randn(23, experts.d_model), draw(23, top_k, never)
-    expected = output_and_gradients(
-        experts, lambda x, w: naive(experts, x, chosen, w), x, weights
-    )
+    expected = output_and_gradients(experts, lambda x, w: naive(experts, x, chosen, w), x, weights)
     if kind in ("feedforward", "tanh", "fused", "linear"):
         assert "grouped" in computings(experts, x)
     for computing in computings(experts, x):

@@ -166,7 +166,7 @@ def test_logits_are_float32_under_autocast(
 @pytest.mark.parametrize("rank", [None, 1, 4])
 @pytest.mark.parametrize("kind", [QuadraticPolynomialGate, QuadraticMonomialGate])
 def test_quadratic_logits_begin_on_the_scale_of_one_whatever_the_width(
-    kind: type[Gate], rank: int | None, width: int
+    kind: type[QuadraticPolynomialGate | QuadraticMonomialGate], rank: int | None, width: int
 ) -> None:
     logits = torch.cat([kind(width, 8, rank=rank)(torch.randn(200, width)) for _ in range(10)])
     assert 0.5 < logits.std().item() < 2.0

@@ -142,9 +142,11 @@ def test_losses_are_those_of_the_routing_and_none_in_evaluation() -> None:
 
 
 def test_weights_of_losses_are_stated_by_the_layers() -> None:
-    network = nn.ModuleList([layer(balance=0.3, router_z=0.1), FeedForward(D, 4), layer(balance=0.3)])
+    network = nn.ModuleList(
+        [layer(balance=0.3, router_z=0.1), FeedForward(D, 4), layer(balance=0.3)]
+    )
     assert loss_weights(network) == {"balance": 0.3, "router_z": 0.1}
-    with pytest.raises(ValueError, match="'balance' with 0.3 and with 0.4"):
+    with pytest.raises(ValueError, match=r"'balance' with 0\.3 and with 0\.4"):
         loss_weights(nn.ModuleList([layer(balance=0.3), layer(balance=0.4)]))
     one, two = torch.tensor(1.0), torch.tensor(2.0)
     assert summed({"a": one}, {"a": two, "b": one}) == {"a": 3.0, "b": 1.0}
@@ -272,7 +274,7 @@ def test_a_gate_of_ones_own_must_return_logits_for_every_expert() -> None:
 
 
 def test_experts_that_are_none_are_refused() -> None:
-    with pytest.raises(TypeError, match="subclass of tsattn.nn.moe.Experts, got Linear"):
+    with pytest.raises(TypeError, match=r"subclass of tsattn\.nn\.moe\.Experts, got Linear"):
         MoE(D, experts=nn.Linear)
 
 

@@ -23,7 +23,7 @@ from tsattn.nn.moe.gates import (
 )
 from tsattn.nn.moe.layer import MoE, MoEFeedForward, Routing
 from tsattn.nn.moe.light_experts import ConstantExperts, CopyExperts, MixedExperts, ZeroExperts
-from tsattn.nn.moe.selection import NORMALISATIONS, Normalisation, Selection, select
+from tsattn.nn.moe.selection import NORMALISATIONS, Selection, select
 
 __all__ = [
     "BASELINES",
@@ -46,7 +46,6 @@ __all__ = [
     "MixedExperts",
     "MoE",
     "MoEFeedForward",
-    "Normalisation",
     "PerturbedCosineGate",
     "QuadraticMonomialGate",
     "QuadraticPolynomialGate",

@@ -35,16 +35,16 @@ def over_ranks(counts_E: ExpertCounts) -> ExpertCounts:
     """Return the sum of counts over all processes of a training; of one alone the counts."""
     if distributed.is_available() and distributed.is_initialized():
         counts_E = counts_E.clone()
-        distributed.all_reduce(counts_E)
+        distributed.all_reduce(counts_E)  # pyright: ignore[reportUnknownMemberType]
     return counts_E
 
 
 class SelectionBias(Stepping):
     """A bias of the choice that lifts experts with too little load and lowers those with too much.
 
-    After every optimiser step ``bias_i += step sign(mean load - load_i)``, with the load of that step
-    counted over all ranks. It takes part in the choice of experts, not in their weights. Nothing
-    is counted in evaluation.
+    After every optimiser step ``bias_i += step sign(mean load - load_i)``, with the load of that
+    step counted over all ranks. It takes part in the choice of experts, not in their weights.
+    Nothing is counted in evaluation.
 
     Args:
         num_experts: number E of experts.

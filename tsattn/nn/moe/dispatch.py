@@ -88,19 +88,19 @@ def apply_experts(
     return _loop(experts, x_ND, experts_NK, weights_NK)
 
 
-_SLOT_OVERHEAD_FLOPS = 6_000
+_SLOT_OVERHEAD_FLOPS = 2_000
 """What sorting, gathering and adding one slot costs, in operations of a product (measured)."""
-_EXPERT_OVERHEAD_FLOPS = 4_000_000
+_EXPERT_OVERHEAD_FLOPS = 2_000_000
 """What starting one expert costs, forwards and backwards, in the same unit (measured)."""
 
 
 def choose(experts: Experts, x_ND: Tensor, top_k: int) -> Computing:
     """Return the computation that is likely fastest.
 
-    All experts on all tokens where every expert is chosen or where so few tokens or so small experts
-    are at work that sorting costs more than it saves; elsewhere one expert after the other on a CPU,
-    and grouped products on an accelerator where they are possible. In a compiled graph, whose shapes
-    must not depend on the choice of experts, the loop gives way to the other two.
+    All experts on all tokens where every expert is chosen or where so few tokens or so small
+    experts are at work that sorting costs more than it saves; elsewhere one expert after the other
+    on a CPU, and grouped products on an accelerator where they are possible. In a compiled graph,
+    whose shapes must not depend on the choice of experts, the loop gives way to the other two.
     """
     tokens, num_experts = len(x_ND), experts.num_experts
     if top_k >= num_experts:
@@ -159,7 +159,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _AddUp(torch.autograd.Function):
-    """The weighted sum over experts of their outputs, in float32 at least, in the experts' order."""
+    """The weighted sum of the experts' outputs in their order, in float32 at least."""
 
     @staticmethod
     def forward(
@@ -176,10 +176,13 @@ class _AddUp(torch.autograd.Function):
         return total.to(ys[0].dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = grads
         weights_S, order_S, *ys = ctx.saved_tensors
         grad_weights, grad_ys = torch.empty_like(weights_S), list[Tensor]()
-        parts = zip(ctx.tokens, weights_S.split(ctx.sizes), order_S.split(ctx.sizes), ys, strict=True)
+        parts = zip(
+            ctx.tokens, weights_S.split(ctx.sizes), order_S.split(ctx.sizes), ys, strict=True
+        )
         for index, weight, order, y in parts:
             here = grad.index_select(0, index)
             grad_weights[order] = (here * y).sum(dim=1).to(grad_weights.dtype)
@@ -207,7 +210,8 @@ class _Sorted(torch.autograd.Function):
         return x_ND.index_select(0, order_S // top_k)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
         (places_S,) = ctx.saved_tensors
         slots = grad.index_select(0, places_S).view(ctx.tokens, -1, grad.shape[1])
         return slots.sum(dim=1), None, None
@@ -222,6 +226,7 @@ class _Unsorted(torch.autograd.Function):
         return y_SD.index_select(0, places_S)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
         (order_S,) = ctx.saved_tensors
         return grad.index_select(0, order_S), None, None

@@ -119,7 +119,7 @@ class FeedForwardExperts(Experts):
 
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return the outputs [N, E, D] of all experts."""
-        hidden_NEF = self._wide(x_ND).unflatten(1, (self.num_experts, -1))
+        hidden_NEF = self._apart(self._wide(x_ND))
         outputs_END = hidden_NEF.transpose(0, 1) @ self.contract_weight.mT
         return outputs_END.transpose(0, 1) + self.contract_bias
 
@@ -127,9 +127,13 @@ class FeedForwardExperts(Experts):
         """Return the weighted sum: one wide feed-forward whose hidden units are weighted."""
         hidden = self._wide(x_ND)
         weights = weights_NE.to(hidden.dtype)
-        weighted = hidden.unflatten(1, (self.num_experts, -1)) * weights[:, :, None]
+        weighted = self._apart(hidden) * weights[:, :, None]
         contract = self.contract_weight.transpose(0, 1).flatten(1)  # [D, E F]
         return F.linear(weighted.flatten(1), contract) + F.linear(weights, self.contract_bias.T)
+
+    def _apart(self, hidden: Tensor) -> Tensor:
+        """Return the hidden units [N, E, F] of each expert."""
+        return hidden.view(len(hidden), self.num_experts, self.d_ff)
 
     def _wide(self, x_ND: Tensor) -> Tensor:
         expand = F.linear(x_ND, self.expand_weight.flatten(0, 1), self.expand_bias.flatten())
@@ -182,7 +186,7 @@ class LinearExperts(Experts):
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return the outputs [N, E, D] of all experts."""
         outputs = F.linear(x_ND, self.weight.flatten(0, 1), self.bias.flatten())
-        return outputs.unflatten(1, (self.num_experts, -1))
+        return outputs.view(len(outputs), self.num_experts, self.d_model)
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
@@ -191,9 +195,7 @@ class LinearExperts(Experts):
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by a grouped product."""
-        return grouped_linear(
-            x_SD, self.weight, self.bias, ends_E, _membership(ends_E, len(x_SD))
-        )
+        return grouped_linear(x_SD, self.weight, self.bias, ends_E, _membership(ends_E, len(x_SD)))
 
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
@@ -205,7 +207,8 @@ def grouped_linear(
 ) -> Tensor:
     """Return ``W_e x + b_e`` for rows sorted by expert, as one grouped product.
 
-    The biases are spread by a product with the membership, whose backward pass adds in a fixed order.
+    The biases are spread by a product with the membership, whose backward pass adds in a fixed
+    order.
     """
     dtype = _product_dtype(x_SD)
     product = F.grouped_mm(x_SD.to(dtype), weight_EFD.to(dtype).mT, offs=ends_E.to(torch.int32))

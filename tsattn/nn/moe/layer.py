@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from tsattn.nn.auxiliary import Fed
 from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.moe.balance import SelectionBias, balance_loss, over_ranks, router_z_loss
 from tsattn.nn.moe.capacity import drop_beyond
-from tsattn.nn.moe.dispatch import Computing, apply_experts, as_computing, count
+from tsattn.nn.moe.dispatch import apply_experts, as_computing, count
 from tsattn.nn.moe.experts import Experts, FeedForwardExperts
 from tsattn.nn.moe.gates import LinearGate
 from tsattn.nn.moe.light_experts import ConstantExperts, CopyExperts, MixedExperts, ZeroExperts
@@ -43,8 +42,9 @@ class MoEFeedForward(nn.Module):
     """``y = shared(x) + sum over the chosen experts of weight_i expert_i(x)``, for every token.
 
     ``forward`` returns a `Fed`: the tokens, the auxiliary losses of a training step before their
-    weights (``balance``, ``router_z``; those with weight zero are left out), and the `Routing`, which
-    a forward hook can read. Nothing is kept between calls but the load that a selection bias counts.
+    weights (``balance``, ``router_z``; those with weight zero are left out), and the `Routing`,
+    which a forward hook can read. Nothing is kept between calls but the load that a selection bias
+    counts.
 
     Args:
         d_model: width D of the tokens.
@@ -69,7 +69,8 @@ class MoEFeedForward(nn.Module):
 
     Example:
         >>> from tsattn.nn.moe.gates import QuadraticMonomialGate
-        >>> layer = MoEFeedForward(16, QuadraticMonomialGate(16, 4), FeedForwardExperts(16, 4, 32), 2)
+        >>> gate, experts = QuadraticMonomialGate(16, 4), FeedForwardExperts(16, 4, 32)
+        >>> layer = MoEFeedForward(16, gate, experts, top_k=2)
         >>> layer(torch.randn(8, 42, 16)).output.shape
         torch.Size([8, 42, 16])
     """
@@ -103,7 +104,9 @@ class MoEFeedForward(nn.Module):
         self.experts = experts
         self.shared = shared
         own = getattr(gate, "normalisation", "topk_softmax")
-        self.normalisation = as_normalisation(own if normalisation is None else normalisation)
+        self.normalisation: Normalisation = as_normalisation(
+            own if normalisation is None else normalisation
+        )
         if self.normalisation == "dense" and self.top_k < self.num_experts:
             raise ValueError(
                 f"normalisation 'dense' chooses all {self.num_experts} experts, got top_k={top_k}; "
@@ -171,9 +174,9 @@ class MoEFeedForward(nn.Module):
 class MoE(MoEFeedForward):
     """`MoEFeedForward` built from sizes: what recipes and the command call ``MoE``.
 
-    A network builds one for every layer: ``feedforward(d_model)``. What a network uses as ``d_ff``
-    and ``dropout`` in its dense feed-forwards is handed on, so that by default the active experts of
-    a token have the hidden units of the dense feed-forward between them.
+    A network builds one for every layer: ``feedforward(d_model)``. What it uses as ``d_ff`` and
+    ``dropout`` in its dense feed-forwards is handed on, so that by default the active experts of a
+    token have the hidden units of the dense feed-forward between them.
 
     Args:
         d_model: width D of the tokens.
@@ -196,7 +199,8 @@ class MoE(MoEFeedForward):
         bias_step: as in `MoEFeedForward`.
         capacity: as in `MoEFeedForward`.
         computing: as in `MoEFeedForward`.
-        active_d_ff: hidden units that a token uses; networks give theirs. Alone it is ``4 d_model``.
+        active_d_ff: hidden units that a token uses; networks give their ``d_ff``. ``None`` means
+            ``4 d_model``.
 
     Raises:
         ValueError: as in `MoEFeedForward`; more light experts than there are experts, or so few
@@ -280,7 +284,9 @@ def _share(active: int, used: int, given: int | None) -> int:
     return active // used
 
 
-def _shared(d_model: int, d_ff: int, activation: ValueActivation, dropout: float) -> nn.Module | None:
+def _shared(
+    d_model: int, d_ff: int, activation: ValueActivation, dropout: float
+) -> nn.Module | None:
     """Return the shared experts, which add up: one feed-forward of their common width."""
     if not d_ff:
         return None

@@ -116,7 +116,7 @@ class MixedExperts(Experts):
 
     def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
         """Return the weighted sum over all parts."""
-        split = weights_NE.split(self.sizes, dim=1)
+        split = torch.split(weights_NE, self.sizes, dim=1)
         total, *more = [p.mixture(x_ND, w) for p, w in zip(self._parts(), split, strict=True)]
         for output in more:
             total = total + output

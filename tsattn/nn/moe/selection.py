@@ -42,9 +42,7 @@ def as_normalisation(name: str) -> Normalisation:
     for known in NORMALISATIONS:
         if known == name:
             return known
-    raise ValueError(
-        f"unknown normalisation {name!r}; expected one of {', '.join(NORMALISATIONS)}"
-    )
+    raise ValueError(f"unknown normalisation {name!r}; expected one of {', '.join(NORMALISATIONS)}")
 
 
 def select(
@@ -65,8 +63,8 @@ def select(
     * ``sigmoid``: ``s_i``;
     * ``normalised_sigmoid``: ``s_i / sum over C of s_j``.
 
-    The largest scores win, ``p`` or ``s``, plus ``bias_E`` where it is given; the bias takes part in
-    the choice alone. Of equal scores the expert with the lower number wins, on every device.
+    The largest scores win, ``p`` or ``s``, plus ``bias_E`` where it is given; the bias takes part
+    in the choice alone. Of equal scores the expert with the lower number wins, on every device.
 
     Args:
         logits_NE: of a gate, one row a token.
@@ -146,7 +144,7 @@ def _require_numbers(logits_NE: Tensor) -> None:
     bad_NE = logits_NE.isnan()
     if not bad_NE.any():
         return
-    experts = bad_NE.any(dim=0).nonzero().flatten().tolist()
+    experts = [e for e in range(bad_NE.shape[1]) if bool(bad_NE[:, e].any())]
     tokens = int(bad_NE.any(dim=1).sum())
     raise ValueError(
         f"the gate's logits are NaN for {tokens} of {len(logits_NE)} tokens, experts "

@@ -1,5 +1,7 @@
 """What routing looked like: load and entropies."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,4 +31,4 @@ def weight_entropy(weights_NK: Weights) -> float:
 
 
 def _entropy_bits(shares: Tensor) -> Tensor:
-    return -torch.special.xlogy(shares, shares).sum(dim=-1) / torch.log(torch.tensor(2.0))
+    return -torch.xlogy(shares, shares).sum(dim=-1) / math.log(2)

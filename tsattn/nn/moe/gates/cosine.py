@@ -13,8 +13,8 @@ class CosineGate(Gate):
     Args:
         d_model: width D of a token.
         num_experts: number E of experts.
-        rank: width R of the projected token; ``None`` means half the experts, at least 2 and at most
-            D, as published.
+        rank: width R of the projected token; ``None`` means half the experts as published, at least
+            2 and at most D.
 
     Raises:
         ValueError: a rank outside 1..D.
@@ -39,11 +39,11 @@ class CosineGate(Gate):
         projected, embedding = F.linear(x_ND, self.projection), self.embedding
         norms_NE = self.norm(projected) * self.norm(embedding).T
         cosines = F.linear(projected, embedding) / norms_NE
-        return cosines / self.temperature.clamp_min(self.lowest_temperature)
+        return cosines / self.temperature.clamp(min=self.lowest_temperature)
 
     def norm(self, vectors: Tensor) -> Tensor:
         """Return what vectors are divided by, [.., 1]."""
-        return vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return _length(vectors).clamp(min=1e-12)
 
     @property
     def flops_per_token(self) -> int:
@@ -88,4 +88,8 @@ class PerturbedCosineGate(CosineGate):
 
     def norm(self, vectors: Tensor) -> Tensor:
         """Return what vectors are divided by, [.., 1]."""
-        return vectors.norm(dim=-1, keepdim=True) + self.perturbation
+        return _length(vectors) + self.perturbation
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(dim=-1, keepdim=True).sqrt()

@@ -1,5 +1,8 @@
 """The gate of Gaussian densities."""
 
+# Triangular solutions carry no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 import math
 
 import torch
@@ -13,7 +16,7 @@ class GaussianGate(Gate):
 
     ``Sigma_i = L_i L_i'``, with L_i lower triangular: its diagonal is the exponential of that of
     ``log_cholesky``, so that Sigma_i is positive definite whatever the parameters. ``pi`` is the
-    softmax of ``log_prior``. Entries of ``log_cholesky`` above the diagonal are stored and not used.
+    softmax of ``log_prior``. Entries of ``log_cholesky`` above the diagonal are not used.
 
     Sigma_i begins as the identity and the means on the scale at which logits differ by about one;
     the logits themselves, being log densities, grow with D.

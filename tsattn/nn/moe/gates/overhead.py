@@ -35,8 +35,8 @@ def quadratic_overhead(
     """Return what quadratic terms add to the gates of a network.
 
     Full: N D^2 numbers stored per layer, of which N D (D + 1) / 2 are free. Low rank:
-    (N + 1) R D, one query map and N key maps; the logits are the same for ``M Wq`` and ``M^-T Wk_i``
-    with M invertible and for ``Wk_i + S_i Wq`` with S_i antisymmetric, which leaves
+    (N + 1) R D, one query map and N key maps; the logits are the same for ``M Wq`` and
+    ``M^-T Wk_i`` with M invertible and for ``Wk_i + S_i Wq`` with S_i antisymmetric, which leaves
     R^2 + N R (R - 1) / 2 fewer free.
 
     Mixtral 8x7B (D 4096, N 8, 32 layers) at rank 128 gives the 151 M of the paper. Its figure for

@@ -1,5 +1,11 @@
 """Gates that are quadratic in the token."""
 
+# The context of an autograd function carries no types.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,8 +16,8 @@ from tsattn.nn.moe.gates.base import Gate, check_rank
 class _QuadraticGate(Gate):
     """What both quadratic gates share: the full form ``x' A_i x``, or queries and keys of rank R.
 
-    A_i is drawn with deviation 1 / D, queries and keys with D^(-1/2) R^(-1/4): the quadratic part of
-    a standard-normal token then has variance 1, whatever D and R.
+    A_i is drawn with deviation 1 / D, queries and keys with D^(-1/2) R^(-1/4): the quadratic part
+    of a standard-normal token then has variance 1, whatever D and R.
     """
 
     def __init__(self, d_model: int, num_experts: int, rank: int | None) -> None:
@@ -31,9 +37,10 @@ class _QuadraticGate(Gate):
         mapped = F.linear(x_ND, self.quadratic.flatten(0, 1))
         return _dot(x_ND, mapped, self.num_experts)
 
-    def attend(self, query_NR: Tensor, keys_NER: Tensor) -> Tensor:
-        """Return query times key of every expert, [N, E]; keys [N, E * R]."""
-        return _dot(query_NR, keys_NER, self.num_experts)
+    def attend(self, x_ND: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return query times key of every expert, [N, E]; bias [R + E R] of the projections."""
+        maps = torch.cat([self.query, self.key.flatten(0, 1)])
+        return _LowRank.apply(x_ND, maps, bias, len(self.query))
 
     @property
     def free_parameters(self) -> int:
@@ -86,9 +93,7 @@ class QuadraticPolynomialGate(_QuadraticGate):
         """Return the logits of tokens in full precision."""
         if self.rank is None:
             return self.products(x_ND) + F.linear(x_ND, self.linear, self.bias)  # eq. 2
-        query = F.linear(x_ND, self.query, self.query_bias)
-        keys = F.linear(x_ND, self.key.flatten(0, 1), self.key_bias.flatten())
-        return self.attend(query, keys)  # eq. 8
+        return self.attend(x_ND, torch.cat([self.query_bias, self.key_bias.flatten()]))  # eq. 8
 
 
 class QuadraticMonomialGate(_QuadraticGate):
@@ -112,8 +117,37 @@ class QuadraticMonomialGate(_QuadraticGate):
         """Return the logits of tokens in full precision."""
         if self.rank is None:
             return self.products(x_ND) + self.bias  # eq. 3
-        query = F.linear(x_ND, self.query)
-        return self.attend(query, F.linear(x_ND, self.key.flatten(0, 1)))  # eq. 9
+        return self.attend(x_ND)  # eq. 9
+
+
+class _LowRank(torch.autograd.Function):
+    """Query and keys from one product, and their dot products.
+
+    Torch's own derivative would make two products of each one here, the narrow ones of which cost
+    nearly as much as the wide ones.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_ND: Tensor, maps_MD: Tensor, bias_M: Tensor | None, rank: int
+    ) -> Tensor:
+        projected = F.linear(x_ND, maps_MD, bias_M)
+        ctx.save_for_backward(x_ND, maps_MD, projected)
+        ctx.rank = rank
+        query, keys = projected[:, :rank], projected[:, rank:]
+        return _dot(query, keys, keys.shape[1] // rank)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        (grad_NE,) = grads
+        x, maps, projected = ctx.saved_tensors
+        rank, experts = ctx.rank, grad_NE.shape[1]
+        query, keys = projected[:, :rank], projected[:, rank:].unflatten(1, (experts, rank))
+        grad = torch.empty_like(projected)
+        grad[:, :rank] = (grad_NE[:, None, :] @ keys).squeeze(1)
+        grad[:, rank:].unflatten(1, (experts, rank)).copy_(grad_NE[:, :, None] * query[:, None, :])
+        to_x = grad @ maps if ctx.needs_input_grad[0] else None
+        return to_x, grad.T @ x, grad.sum(dim=0) if ctx.needs_input_grad[2] else None, None
 
 
 def _dot(x_NR: Tensor, y_NM: Tensor, num_experts: int) -> Tensor:

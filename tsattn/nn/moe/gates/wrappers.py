@@ -113,8 +113,8 @@ class Hierarchical(Gate):
         super().__init__(*_sizes(experts_gate))
         if groups < 1 or self.num_experts % groups:
             raise ValueError(
-                f"{self.num_experts} experts cannot be divided into {groups} equal groups; choose a "
-                "divisor of num_experts"
+                f"{self.num_experts} experts cannot be divided into {groups} equal groups; choose "
+                "a divisor of num_experts"
             )
         expected = (self.d_model, groups)
         if _sizes(groups_gate) != expected:
