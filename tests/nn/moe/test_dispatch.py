@@ -140,6 +140,19 @@ def test_bfloat16_under_autocast_stays_near_float32(computing: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in experts.parameters())
 
 
+@pytest.mark.parametrize("computing", ["loop", "all"])
+def test_experts_of_several_kinds_and_precisions_add_up(computing: str) -> None:
+    experts = EXPERTS["mixed"]()
+    x, (chosen, weights) = torch.randn(50, 8), draw(50, 2)
+    exact = apply_experts(experts, x, chosen, weights)
+    weights.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = apply_experts(experts, x, chosen, weights, computing)
+    low.float().sum().backward()
+    torch.testing.assert_close(low.float(), exact, rtol=0.05, atol=0.05)
+    assert weights.grad is not None
+
+
 def test_slots_are_sorted_by_expert_and_then_by_token() -> None:
     chosen = torch.tensor([[2, 0], [0, 2], [2, 4]])
     slots = sort_slots(chosen, E)

@@ -122,6 +122,8 @@ def spread(experts_NK: Chosen, weights_NK: Weights, num_experts: int) -> Tensor:
 
 def count(experts_NK: Chosen, num_experts: int) -> ExpertCounts:
     """Return how many slots each expert has."""
+    if not torch.compiler.is_compiling():
+        return torch.bincount(experts_NK.flatten(), minlength=num_experts)
     everyone = torch.arange(num_experts, device=experts_NK.device)
     return (experts_NK.flatten()[:, None] == everyone).sum(dim=0)
 
@@ -185,8 +187,9 @@ class _AddUp(torch.autograd.Function):
         )
         for index, weight, order, y in parts:
             here = grad.index_select(0, index)
-            grad_weights[order] = (here * y).sum(dim=1).to(grad_weights.dtype)
-            grad_ys.append((here * weight[:, None]).to(y.dtype))
+            dots = (here[:, None, :] @ y.to(here.dtype)[:, :, None]).flatten()
+            grad_weights.index_copy_(0, order, dots.to(grad_weights.dtype))
+            grad_ys.append(here.mul_(weight[:, None]).to(y.dtype))
         return (None, grad_weights.view(ctx.shape), None, None, *grad_ys)
 
 
