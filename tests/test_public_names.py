@@ -80,6 +80,7 @@ MODULES = [
     "tsattn.models.transformer",
     "tsattn.nn.moe.baselines",
     "tsattn.nn.moe.layer",
+    "tsattn.nn.moe.mixture",
     "tsattn.nn.moe.selection",
     "tsattn.interop.published",
     "tsattn.metrics",

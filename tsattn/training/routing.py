@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -32,16 +33,18 @@ class RoutingOfTest(Callback):
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing, and watch every mixture."""
         self.counts = {}
-        if isinstance(pl_module, ForecastTask):
-            self._hooks = [
-                layer.register_forward_hook(self._counting(name))
-                for name, layer in mixtures(pl_module.network)
-            ]
+        if not isinstance(pl_module, ForecastTask):
+            return
+        for name, layer in mixtures(pl_module.network):
+            # zeros, so that processes without a window take part in the sum
+            self.counts[name] = torch.zeros(
+                layer.num_experts, dtype=torch.int64, device=pl_module.device
+            )
+            self._hooks.append(layer.register_forward_hook(self._counting(name)))
 
     def _counting(self, name: str) -> Any:
         def count(module: nn.Module, inputs: Any, output: Fed) -> None:
-            counts_E = output.routing.counts_E
-            self.counts[name] = self.counts.get(name, 0) + counts_E
+            self.counts[name] = self.counts[name] + output.routing.counts_E
 
         return count
 

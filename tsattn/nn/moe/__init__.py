@@ -21,8 +21,9 @@ from tsattn.nn.moe.gates import (
     gate_cost,
     quadratic_overhead,
 )
-from tsattn.nn.moe.layer import MoE, MoEFeedForward, Routing
+from tsattn.nn.moe.layer import MoEFeedForward, Routing
 from tsattn.nn.moe.light_experts import ConstantExperts, CopyExperts, MixedExperts, ZeroExperts
+from tsattn.nn.moe.mixture import MoE
 from tsattn.nn.moe.selection import NORMALISATIONS, Selection, select
 
 __all__ = [

@@ -13,7 +13,7 @@ from tsattn.nn.moe.gates import (
     QuadraticPolynomialGate,
     SigmoidGate,
 )
-from tsattn.nn.moe.layer import MoE
+from tsattn.nn.moe.mixture import MoE
 
 BASELINES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
     {
