@@ -97,6 +97,16 @@ TSATTN_INLINE Vec exp(const Vec& x) {
 #endif
 }
 
+// 1 / x within about one unit in the last place, for normal x with a normal inverse.
+TSATTN_INLINE Vec reciprocal(const Vec& x) {
+#if defined(CPU_CAPABILITY_AVX512)
+  const __m512 y = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2.0f)));
+#else
+  return Vec(1.0f) / x;
+#endif
+}
+
 // Transposes kLanes rows of four columns into four vectors. Rows from `rows` on repeat the last one,
 // so that nothing outside the matrix is read.
 TSATTN_INLINE void load_columns4(const float* src, int64_t ld, int64_t rows, Vec (&out)[4]) {
