@@ -133,8 +133,7 @@ class PatchTST(ForecastNetwork):
         x, factors = tokens.flatten(0, 1), None
         for layer in self.layers:
             x, factors = layer(x, factors)
-        features = x.view_as(tokens).transpose(2, 3).flatten(2)
-        y_BHC = self.head(features).transpose(1, 2)
+        y_BHC = self.head(x.view_as(tokens)).transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
         return Forecast(y_BHC)

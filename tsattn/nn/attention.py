@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from tsattn.nn.linear import apply_together
+from tsattn.nn.linear import Linear, apply_together
 from tsattn.ops import Impl, ValueActivation, active_attention, self_attention
 from tsattn.ops.activations import as_function
 from tsattn.ops.impl import as_impl
@@ -80,10 +80,10 @@ class MultiHeadActiveAttention(nn.Module):
         self.value_activation = value_activation
         self.weight_dropout = weight_dropout
         self.impl = impl
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key = Linear(d_model, d_model)
+        self.value = Linear(d_model, d_model)
+        self.out = Linear(d_model, d_model)
 
     def forward(
         self,

@@ -40,10 +40,18 @@ class DecoderLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BQD: Tokens, memory_BKD: Tensor) -> Tensor:
-        """Return the decoder's tokens after the three branches."""
+    def forward(self, x_BQD: Tokens, memory_BKD: Tensor, *, last: int | None = None) -> Tensor:
+        """Return the decoder's tokens after the three branches.
+
+        Args:
+            x_BQD: tokens of the decoder.
+            memory_BKD: tokens of the encoder.
+            last: go on with this many of the last tokens alone once all have been attended to, for
+                a layer whose other outputs nobody reads.
+        """
         drop_and_add = self.dropout.added_to
-        x = x_BQD
-        x = self.self_norm(drop_and_add(x, self.self_attention(x, is_causal=True).output))
+        start = 0 if last is None else x_BQD.shape[1] - last
+        attended = self.self_attention(x_BQD, is_causal=True).output
+        x = self.self_norm(drop_and_add(x_BQD[:, start:], attended[:, start:]))
         x = self.cross_norm(drop_and_add(x, self.cross_attention(x, memory_BKD).output))
         return self.feedforward_norm(drop_and_add(x, self.feedforward(x)))

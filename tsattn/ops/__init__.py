@@ -5,6 +5,7 @@ from tsattn.ops.attention import active_attention, self_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
+from tsattn.ops.linear import linear
 from tsattn.ops.norm import add_dropout_batch_norm
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "dropout",
     "feedforward",
     "gelu_dropout",
+    "linear",
     "self_attention",
 ]
