@@ -1,6 +1,6 @@
 // Batch normalisation of a residual path on CPUs: two passes forwards, two backwards.
 //
-// Rows are taken in chunks of 128, so that a chunk begins with a whole group of dropout decisions.
+// Rows are taken in chunks of 256, so that a chunk begins with a whole group of dropout decisions.
 // Sums of a chunk are kept apart and added in the order of the chunks: the result does not depend on
 // the number of threads.
 
@@ -31,7 +31,7 @@ TSATTN_INLINE void over_features(int64_t features, Body&& body) {
   }
 }
 
-// y[i] = other[i] + drop(x[i]) for the `n` numbers from number `start` (a multiple of 128) on;
+// y[i] = other[i] + drop(x[i]) for the `n` numbers from number `start` (a multiple of 256) on;
 // without `other`, drop(x[i]).
 template <bool kAdd, class X, class Y>
 void drop(const Dropout& dropout, int64_t start, int64_t n, const float* other, const X* x, Y* y) {
