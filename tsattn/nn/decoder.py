@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention
 from tsattn.nn.dropout import Dropout
+from tsattn.nn.norm import normalise_sum
 from tsattn.tensors import Tokens
 
 
@@ -49,9 +50,11 @@ class DecoderLayer(nn.Module):
             last: go on with this many of the last tokens alone once all have been attended to, for
                 a layer whose other outputs nobody reads.
         """
-        drop_and_add = self.dropout.added_to
         start = 0 if last is None else x_BQD.shape[1] - last
-        attended = self.self_attention(x_BQD, is_causal=True).output
-        x = self.self_norm(drop_and_add(x_BQD[:, start:], attended[:, start:]))
-        x = self.cross_norm(drop_and_add(x, self.cross_attention(x, memory_BKD).output))
-        return self.feedforward_norm(drop_and_add(x, self.feedforward(x)))
+        attended = self.self_attention(x_BQD, is_causal=True).output[:, start:]
+        x = self._add(self.self_norm, x_BQD[:, start:], attended)
+        x = self._add(self.cross_norm, x, self.cross_attention(x, memory_BKD).output)
+        return self._add(self.feedforward_norm, x, self.feedforward(x))
+
+    def _add(self, norm: nn.Module, x_BQD: Tensor, branch_BQD: Tensor) -> Tensor:
+        return normalise_sum(norm, x_BQD, branch_BQD, self.dropout.rate)

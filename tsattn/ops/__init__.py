@@ -6,7 +6,7 @@ from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
 from tsattn.ops.linear import linear
-from tsattn.ops.norm import add_dropout_batch_norm
+from tsattn.ops.norm import add_dropout_batch_norm, add_dropout_layer_norm
 
 __all__ = [
     "VALUE_ACTIVATIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "active_attention",
     "add_dropout",
     "add_dropout_batch_norm",
+    "add_dropout_layer_norm",
     "availability",
     "dropout",
     "feedforward",

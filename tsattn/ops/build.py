@@ -41,6 +41,8 @@ _SOURCES = (
     "linear/linear_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
+    "norm/layer_norm_cpu.cpp",
+    "norm/layer_norm_bindings.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {

@@ -26,11 +26,13 @@ struct Tail {
   __mmask16 lanes;
   explicit Tail(int64_t count) : lanes(static_cast<__mmask16>((1u << count) - 1)) {}
   TSATTN_INLINE Vec load(const float* p) const { return _mm512_maskz_loadu_ps(lanes, p); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return _mm512_maskz_mov_ps(lanes, x); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { _mm512_mask_storeu_ps(p, lanes, x); }
 #else
   int64_t count;
   explicit Tail(int64_t n) : count(n) {}
   TSATTN_INLINE Vec load(const float* p) const { return Vec::loadu(p, count); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return Vec::set(Vec(0.0f), x, count); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { x.store(p, count); }
 #endif
 };
