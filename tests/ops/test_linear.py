@@ -22,11 +22,25 @@ def inputs(dtype: torch.dtype, *shape: int, features: int = 48) -> dict[str, Ten
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape", [(7, 5, 16), (300, 33), (16,), (0, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5, 16), (300, 33), (1100, 16), (16,), (0, 16)], ids=str)
 def test_output_and_gradients_stay_within_the_error_budget(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    assert_within_budget(fused_cpu.linear, F.linear, inputs(dtype, *shape))
+    features = 150 if shape[0] == 300 else 48  # the sums of a bias go by 128 columns
+    assert_within_budget(fused_cpu.linear, F.linear, inputs(dtype, *shape, features=features))
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, 16).items()}
+    bias: list[Tensor] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            loss = fused_cpu.linear(**tensors).square().sum()
+            bias.append(torch.autograd.grad(loss, tensors["bias"])[0])
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(*bias)
 
 
 def test_the_bias_may_be_absent_and_the_input_turned_around() -> None:

@@ -38,6 +38,7 @@ _SOURCES = (
     "dropout/dropout_cpu.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
+    "linear/column_sums.cpp",
     "linear/linear_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",

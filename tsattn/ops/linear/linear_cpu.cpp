@@ -2,6 +2,8 @@
 // adds the bias as it writes; the gradient of the weight is torch's own product. Schemas in
 // fused_cpu.py.
 
+#include "column_sums.h"
+
 #include "../cpu/autograd.h"
 
 #include <ATen/autocast_mode.h>
@@ -45,6 +47,19 @@ Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
   return multiply(rows_of(x), weight, bias).view(sizes);
 }
 
+Tensor sum_rows(const Tensor& rows) {
+  Tensor sums = at::empty({rows.size(1)}, rows.options().dtype(at::kFloat));
+  if (rows.scalar_type() == at::kFloat) {
+    column_sums(
+        rows.const_data_ptr<float>(), rows.size(0), rows.size(1), sums.mutable_data_ptr<float>());
+  } else {
+    column_sums(
+        rows.const_data_ptr<c10::BFloat16>(), rows.size(0), rows.size(1),
+        sums.mutable_data_ptr<float>());
+  }
+  return sums.to(rows.scalar_type());
+}
+
 std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& grad, const Tensor& x, const Tensor& weight, bool need_x, bool need_weight,
     bool need_bias) {
@@ -58,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
   }
   return {
       grad_x, need_weight ? at::mm(rows.t(), rows_of(x)) : nothing,
-      need_bias ? rows.sum(0) : nothing};
+      need_bias ? sum_rows(rows) : nothing};
 }
 
 class Linear : public Function<Linear> {
