@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def apply_together(x: Tensor, *maps: nn.Module) -> list[Tensor]:
-    """Apply linear maps of one size to ``x``, as one product where all of them are plain."""
+def apply_together(x: Tensor, *maps: nn.Module) -> Tensor:
+    """Apply linear maps to ``x``, results side by side; as one product where all are plain."""
     plain = [linear for linear in maps if is_plain(linear)]
     if len(plain) < len(maps):
-        return [linear(x) for linear in maps]
+        return torch.cat([linear(x) for linear in maps], dim=-1)
+    if len(plain) == 1:
+        return plain[0](x)
     weight = torch.cat([linear.weight for linear in plain])
     bias = torch.cat([linear.bias for linear in plain])
-    return list(F.linear(x, weight, bias).chunk(len(maps), dim=-1))
+    return F.linear(x, weight, bias)
 
 
 def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:

@@ -1,7 +1,7 @@
 """Functions on tensors, each with a plain-torch reference that defines what is correct."""
 
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
-from tsattn.ops.attention import active_attention
+from tsattn.ops.attention import active_attention, self_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
@@ -18,4 +18,5 @@ __all__ = [
     "dropout",
     "feedforward",
     "gelu_dropout",
+    "self_attention",
 ]

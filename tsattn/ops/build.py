@@ -28,9 +28,13 @@ from tsattn.errors import KernelBuildError
 
 _ROOT = Path(__file__).parent
 _SOURCES = (
-    "cpu/bindings.cpp",
+    "attention/attention_autograd.cpp",
+    "cpu/autograd.cpp",
+    "attention/attention_bindings.cpp",
+    "attention/self_attention_bindings.cpp",
     "attention/fused_cpu.cpp",
     "attention/fused_cpu_backward.cpp",
+    "dropout/dropout_bindings.cpp",
     "dropout/dropout_cpu.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",

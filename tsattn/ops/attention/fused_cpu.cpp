@@ -31,14 +31,8 @@ class ForwardHead {
   void start(int64_t head) {
     b_ = head / p_.heads;
     n_ = head % p_.heads;
-    k_ = as_floats(p_.k.at(b_, n_), p_.k.row, p_.keys, p_.width, keys_);
-    if (p_.activation == Activation::kIdentity) {
-      v_ = as_floats(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-    } else {
-      pack(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-      activate(p_.activation, values_, values_, p_.keys * p_.value_width);
-      v_ = {values_, p_.value_width};
-    }
+    k_ = keys_of(p_, b_, n_, keys_);
+    v_ = values_of(p_, b_, n_, values_);
   }
 
   template <int R>
@@ -48,12 +42,7 @@ class ForwardHead {
     // Behind a causal mask whole blocks of keys are skipped, unless their scores are asked for.
     const bool skip = p_.causal && p_.scores.data == nullptr;
     const int64_t keys = skip ? std::min(p_.keys, q0 + count) : p_.keys;
-    const Rows q = as_floats(
-        p_.q.at(b_, n_) + q0 * p_.q.row, p_.q.row, count, p_.width, rows_);
-    transpose(q.data, q.ld, count, p_.width, query_, ld);
-    for (int64_t i = 0; i < p_.width * ld; i += kLanes) {
-      (Vec::loadu(query_ + i) * Vec(p_.scale)).store(query_ + i);
-    }
+    queries_of(p_, b_, n_, q0, count, rows_, query_, ld);
     product<R>(k_.data, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{scores_, ld});
 
     Vec largest[R], inverse[R];

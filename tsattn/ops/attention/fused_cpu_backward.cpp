@@ -47,15 +47,9 @@ class BackwardHead {
   void start(int64_t head) {
     b_ = head / p_.heads;
     n_ = head % p_.heads;
-    k_ = as_floats(p_.k.at(b_, n_), p_.k.row, p_.keys, p_.width, keys_);
-    if (p_.activation == Activation::kIdentity) {
-      v_ = as_floats(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-    } else {
-      pack(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-      activate(p_.activation, values_, values_, p_.keys * p_.value_width);
-      v_ = {values_, p_.value_width};
-    }
-    std::fill_n(grad_k_, padded_ * p_.width, 0.0f);
+    k_ = keys_of(p_, b_, n_, keys_);
+    v_ = values_of(p_, b_, n_, values_);
+    start_grad_keys();
     std::fill_n(grad_v_, padded_ * p_.value_width, 0.0f);
   }
 
@@ -63,15 +57,10 @@ class BackwardHead {
   void tile(int64_t q0, int64_t count, const Tiles& key_blocks) {
     constexpr int64_t ld = R * kLanes;
     const Tail tail(count - (R - 1) * kLanes);
-    const Rows q = as_floats(
-        p_.q.at(b_, n_) + q0 * p_.q.row, p_.q.row, count, p_.width, rows_);
-    transpose(q.data, q.ld, count, p_.width, query_, ld);
-    for (int64_t i = 0; i < p_.width * ld; i += kLanes) {
-      (Vec::loadu(query_ + i) * Vec(p_.scale)).store(query_ + i);
-    }
+    queries_of(p_, b_, n_, q0, count, rows_, query_, ld);
     Vec delta[R], largest[R], inverse[R];
     load_rows<R>(q0, count, tail, delta, largest, inverse);
-    std::fill_n(grad_query_, p_.width * ld, 0.0f);
+    start_grad_queries(q0, count, ld);
     if (p_.dropout.on) {
       mask_.draw(p_.dropout, b_ * p_.heads + n_, p_.queries, q0, count);
     }
@@ -84,14 +73,23 @@ class BackwardHead {
       }
       block<R>(q0, count, k0, key_blocks.size(i), tail, delta, largest, inverse);
     }
-    unpack(
-        grad_query_, ld, count, p_.width, p_.scale,
-        p_.grad_q.at(b_, n_) + q0 * p_.grad_q.row, p_.grad_q.row, row_);
+    const float* from = grad_query_;
+    for (size_t i = 0; i < p_.grads.size(); ++i) {
+      const HeadsView<T>& to = p_.grads[i].q;
+      const int64_t width = p_.factors[i].width;
+      unpack(from, ld, count, width, p_.scale, to.at(b_, n_) + q0 * to.row, to.row, row_);
+      from += width * ld;
+    }
   }
 
   void finish() {
-    unpack(
-        grad_k_, padded_, p_.keys, p_.width, 1.0f, p_.grad_k.at(b_, n_), p_.grad_k.row, row_);
+    const float* from = grad_k_;
+    for (size_t i = 0; i < p_.grads.size(); ++i) {
+      const HeadsView<T>& to = p_.grads[i].k;
+      const int64_t width = p_.factors[i].width;
+      unpack(from, padded_, p_.keys, width, 1.0f, to.at(b_, n_), to.row, row_);
+      from += width * padded_;
+    }
     if (p_.activation == Activation::kIdentity) {
       unpack(
           grad_v_, padded_, p_.keys, p_.value_width, 1.0f, p_.grad_v.at(b_, n_), p_.grad_v.row,
@@ -110,6 +108,44 @@ class BackwardHead {
   }
 
  private:
+  // Gradients start at what is added to them, divided by the factor they are given in the end.
+  void start_grad_queries(int64_t q0, int64_t count, int64_t ld) {
+    float* to = grad_query_;
+    for (size_t i = 0; i < p_.grads.size(); ++i) {
+      const int64_t size = p_.factors[i].width * ld;
+      start_gradient(p_.grads[i].more_q, p_.factors[i].width, q0, count, to, ld);
+      for (float* at = to; p_.grads[i].more_q.data != nullptr && at < to + size; at += kLanes) {
+        (Vec::loadu(at) * Vec(1.0f / p_.scale)).store(at);
+      }
+      to += size;
+    }
+  }
+
+  void start_grad_keys() {
+    float* to = grad_k_;
+    for (size_t i = 0; i < p_.grads.size(); ++i) {
+      for (int64_t k0 = 0; k0 < p_.keys; k0 += kTile) {
+        const int64_t count = std::min(kTile, p_.keys - k0);
+        start_gradient(p_.grads[i].more_k, p_.factors[i].width, k0, count, to + k0, padded_);
+      }
+      to += p_.factors[i].width * padded_;
+    }
+  }
+
+  // Rows [first, first + count) of `more`, or zeros, as [width][lane].
+  void start_gradient(
+      const HeadsView<const T>& more, int64_t width, int64_t first, int64_t count, float* to,
+      int64_t ld) {
+    if (more.data != nullptr) {
+      const Rows rows = as_floats(more.at(b_, n_) + first * more.row, more.row, count, width, rows_);
+      transpose(rows.data, rows.ld, count, width, to, ld);
+      return;
+    }
+    for (int64_t w = 0; w < width; ++w) {
+      std::fill_n(to + w * ld, round_up(count, kLanes), 0.0f);
+    }
+  }
+
   // dO and D = rowsum(dO O) of the tile, and the softmax statistics of its queries.
   template <int R>
   void load_rows(

@@ -211,6 +211,13 @@ inline void transpose(
 
 // bfloat16 is the upper half of a float; rounding goes to the nearest, ties to even, NaN stays NaN.
 inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
+    const __m256i words = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
+    _mm256_storeu_ps(dst, _mm256_castsi256_ps(words));
+  }
+#endif
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = static_cast<uint32_t>(src[i].x) << 16;
     std::memcpy(dst + i, &bits, sizeof(bits));
@@ -218,6 +225,18 @@ inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
 }
 
 inline void narrow(const float* src, c10::BFloat16* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m256 x = _mm256_loadu_ps(src);
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i y = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    y = _mm256_blendv_epi8(_mm256_srli_epi32(y, 16), _mm256_set1_epi32(0x7fc0), nan);
+    y = _mm256_permute4x64_epi64(_mm256_packus_epi32(y, y), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_castsi256_si128(y));
+  }
+#endif
   for (int64_t i = 0; i < n; ++i) {
     uint32_t bits;
     std::memcpy(&bits, src + i, sizeof(bits));
