@@ -59,7 +59,7 @@ def test_kernels_are_checked_timed_and_written(typed: Typed, tmp_path: Path) -> 
     assert {"tsattn", "torch", "python"} <= stored["machine"]["versions"].keys()
     assert all(check["passed"] for check in stored["checks"])
     timings = stored["timings"]
-    assert len(timings) == 2 * 2 * 3  # activations, phases, sdpa and the two peers
+    assert len(timings) == 2 * 3 * 3  # activations, phases, sdpa and the two peers
     for timing in timings:
         peers = set() if timing["name"].startswith("torch") else {"torch sdpa", "torch eager"}
         assert timing["speed_ups"].keys() == peers
@@ -74,7 +74,7 @@ def test_training_is_checked_timed_and_written(typed: Typed, tmp_path: Path) -> 
     timings = json.loads(file.read_text(encoding="utf-8"))["timings"]
     assert [(t["phase"], t["name"]) for t in timings] == [
         (phase, f"auto {precision}")
-        for phase in ("step", "forward", "evaluation", "one window")
+        for phase in ("step", "forward", "backward", "evaluation", "one window")
         for precision in ("float32", "bf16")
     ]
     assert all(t["share"] > 0 and t["peak_mib"] is None for t in timings)

@@ -296,3 +296,18 @@ def start(sources: Path, **variables: str) -> subprocess.Popen[str]:
 def test_the_capability_is_one_that_the_sources_know() -> None:
     assert build._capability() in ("AVX512", "AVX2", "DEFAULT")
     assert build._capability() in (torch.backends.cpu.get_cpu_capability(), "DEFAULT")
+
+
+@pytest.mark.parametrize(("lowered", "expected"), [("avx2", "AVX2"), ("default", "DEFAULT")])
+def test_kernels_are_built_for_what_torch_was_lowered_to(lowered: str, expected: str) -> None:
+    code = "from tsattn.ops import build; print(build._capability(), build._library().name)"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": lowered},
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout.split()  # fmt: skip
+    best = torch.backends.cpu.get_cpu_capability()
+    if expected == "AVX2" and best not in ("AVX512", "AVX2"):
+        pytest.skip(f"this processor has {best}")
+    assert said[0] == expected
+    assert (said[1] == build._library().name) == (expected == build._capability())

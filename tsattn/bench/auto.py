@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsattn.bench.ceilings import DTYPES
+from tsattn.bench.kernels import PREPARE
 from tsattn.bench.settings import LIMIT, RESIDUAL_LIMIT, Setting
 from tsattn.bench.timing import Spread, measure, speed_up
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
 
-PHASES = ("forward", "backward", "both")
+PHASES = tuple(PREPARE)
 _AGAIN = 3
 
 
@@ -29,7 +30,7 @@ class Comparison:
     Attributes:
         setting: what was timed.
         impl: the implementation.
-        phase: ``forward`` (without autograd), ``backward`` alone, or ``both`` in one go.
+        phase: ``forward`` (without autograd), ``backward`` alone, or ``forward + backward``.
         milliseconds: time of the implementation.
         torch_milliseconds: time of torch's attention.
         ratio: times faster than torch's attention.
@@ -65,8 +66,7 @@ def compare(
         calls = {impl: _ours(setting, impl) for impl in implementations}
         calls["torch"] = _torchs(setting)
         for phase in phases:
-            prepare = {"forward": _forward, "backward": _backward, "both": _both}[phase]
-            runs = {name: prepare(call, inputs) for name, call in calls.items()}
+            runs = {name: PREPARE[phase](call, inputs) for name, call in calls.items()}
             found = _summarise(setting, phase, measure(runs, rounds))
             if any(one.is_slower for one in found):
                 found = _summarise(setting, phase, measure(runs, _AGAIN * rounds, warm_up=0))
@@ -136,38 +136,6 @@ def _torchs(setting: Setting) -> Callable[..., Any]:
         )
 
     return call
-
-
-def _forward(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
-    def run() -> None:
-        with torch.no_grad():
-            call(*inputs)
-
-    return run
-
-
-def _backward(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
-    outputs = _outputs(call, inputs)
-    above = [torch.ones_like(output) for output in outputs]
-
-    def run() -> None:
-        torch.autograd.grad(outputs, inputs, above, retain_graph=True)
-
-    return run
-
-
-def _both(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
-    above = [torch.ones_like(output) for output in _outputs(call, inputs)]
-
-    def run() -> None:
-        torch.autograd.grad(_outputs(call, inputs), inputs, above)
-
-    return run
-
-
-def _outputs(call: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
-    result = call(*inputs)
-    return list(result) if isinstance(result, tuple) else [result]
 
 
 def _summarise(setting: Setting, phase: str, seconds: dict[str, list[float]]) -> list[Comparison]:
