@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from tests.budget import assert_within_budget
@@ -88,7 +89,7 @@ def test_gradients_also_reach_a_projection_through_other_ways() -> None:
         loss = one.square().sum() + two.sum() * again.sin().sum() + first.cos().sum()
         gradients.append(torch.autograd.grad(loss, (first, second)))
     for ours, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(ours, expected)
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 @compiled
@@ -173,3 +174,40 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         self_attention([torch.zeros(shape) for shape in shapes], num_heads=heads)
+
+
+@compiled
+@pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2)], ids=str)
+@pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1)], ids=str)
+def test_layers_that_are_frozen_or_whose_output_nobody_uses_change_no_other_gradient(
+    used: tuple[int, ...], frozen: tuple[int, ...]
+) -> None:
+    given = list(projections(3, 17, 4).values())
+    wanted = [p.requires_grad_() for i, p in enumerate(given) if i not in frozen]
+    found: list[tuple[Tensor | None, ...]] = []
+    for compute in (layers("cpu"), plainly()):
+        outputs = compute(**dict(zip("abc", given, strict=True)))
+        loss = torch.stack([outputs[i].square().sum() for i in used]).sum()
+        if not loss.requires_grad:
+            pytest.skip("nothing of what is used is trained")
+        found.append(torch.autograd.grad(loss, wanted, allow_unused=True))
+    for ours, expected in zip(*found, strict=True):
+        if ours is None or expected is None:
+            assert ours is None or not ours.any()
+            assert expected is None or not expected.any()
+        else:
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_activations_can_be_computed_again_in_the_backward_pass() -> None:
+    given = [p.requires_grad_() for p in projections(2, 17, 4).values()]
+
+    def last(*own: Tensor) -> Tensor:
+        return layers("cpu")(**dict(zip("ab", own, strict=True)))[-1].square().sum()
+
+    usual = torch.autograd.grad(last(*given), given)
+    recomputed = torch.utils.checkpoint.checkpoint(last, *given, use_reentrant=False)
+    assert isinstance(recomputed, Tensor)
+    for one, two in zip(usual, torch.autograd.grad(recomputed, given), strict=True):
+        assert torch.equal(one, two)

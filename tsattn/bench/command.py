@@ -1,4 +1,4 @@
-"""`tsattn bench kernels` and `tsattn bench train`: check, then measure, then show."""
+"""`tsattn bench kernels`, `auto` and `train`: check, then measure, then show."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +10,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.bench import gate, report
+from tsattn.bench import gate, report, settings
+from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
@@ -30,7 +31,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels`` or ``train``, and options.
+        words: ``kernels``, ``auto`` or ``train``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -48,7 +49,7 @@ def bench(words: Sequence[str]) -> int:
     machine = describe(options.threads)
     for line in report.header(machine):
         console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
-    run = {"kernels": _kernels, "train": _train}[given.subcommand]
+    run = {"kernels": _kernels, "auto": _auto, "train": _train}[given.subcommand]
     with steady(options.threads):
         checks, ceilings, timings = run(options, console)
     if timings:
@@ -85,6 +86,21 @@ def _kernels(options: Namespace, console: Console) -> Any:
         copy_gigabytes=copied.median,
     )
     return checks, ceilings, list(timings)
+
+
+def _auto(options: Namespace, console: Console) -> Any:
+    dtypes = _chosen(options.dtypes, DTYPES, "dtype")
+    impls = _implementations(options.impls)
+    if options.impls is None:
+        impls = [impl for impl in impls if impl in ("auto", "cpu")]
+    chosen = settings.quick(dtypes) if options.quick else settings.everything(dtypes)
+    chosen = settings.among(chosen, options.lengths, options.widths)
+    checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
+    checks += settings.checks(chosen, impls)
+    report.show_checks(checks, console)
+    if gate.failures(checks):
+        return checks, {}, []
+    return checks, {}, list(compare(chosen, impls, rounds=options.rounds))
 
 
 def _train(options: Namespace, console: Console) -> Any:
@@ -159,24 +175,18 @@ def _parser() -> ArgumentParser:
     about = "Speed beside what people use today: paired medians, after the results were checked."
     parser = ArgumentParser(prog="tsattn bench", description=about)
     commands = parser.add_subcommands()
-    for name, function, rounds in (("kernels", _kernel_options, 11), ("train", _train_options, 7)):
+    for name, (function, rounds, _) in _SUBCOMMANDS.items():
         command = ArgumentParser()
         add: Callable[..., Any] = command.add_argument
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
         add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
-        add("--impls", nargs="+", type=str, help="our implementations; default: auto and all here")
+        add("--impls", nargs="+", type=str, help="our implementations; default: all that run here")
         add("--json", type=Path | None, help="file for everything that was measured")
         add("--overwrite", action="store_true", help="replace the JSON file")
         add("--markdown", action="store_true", help="print the table once more as Markdown")
         function(add)
-        commands.add_subcommand(name, command, help=_HELP[name])
+        commands.add_subcommand(name, command, help=_SUBCOMMANDS[name][2])
     return parser
-
-
-_HELP = {
-    "kernels": "the attention operation, per implementation and activation",
-    "train": "whole networks beside neuralforecast, Hugging Face and plain torch",
-}
 
 
 def _kernel_options(add: Callable[..., Any]) -> None:
@@ -187,9 +197,27 @@ def _kernel_options(add: Callable[..., Any]) -> None:
     add("--dtypes", nargs="+", type=str, default=["float32"], help="float32, bfloat16")
 
 
+def _auto_options(add: Callable[..., Any]) -> None:
+    add("--quick", action="store_true", help="the borders of the grid, not all of it")
+    add("--lengths", nargs="+", type=int, help=f"among {_listed(settings.LENGTHS)}")
+    add("--widths", nargs="+", type=int, help=f"among {_listed(settings.WIDTHS)}")
+    add("--dtypes", nargs="+", type=str, help="float32, bfloat16; default: both")
+
+
 def _train_options(add: Callable[..., Any]) -> None:
     names = ", ".join(recipe.name for recipe in RECIPES)
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+_SUBCOMMANDS: Mapping[str, tuple[Callable[[Callable[..., Any]], None], int, str]] = {
+    "kernels": (_kernel_options, 11, "the attention operation, per implementation and activation"),
+    "auto": (_auto_options, 7, "whether any length or width is slower than torch's attention"),
+    "train": (_train_options, 7, "networks beside neuralforecast, Hugging Face and plain torch"),
+}

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.bench import auto
+from tsattn.bench.auto import Comparison
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
@@ -17,8 +19,9 @@ from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
 from tsattn.training.folder import write_atomically
 
-Timings = Sequence[KernelTiming] | Sequence[TrainTiming]
+Timings = Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[Comparison]
 Cells = list[str]
+_WORDS = {"case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who"}
 
 
 def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
@@ -79,6 +82,9 @@ def show_checks(checks: Sequence[Check], console: Console) -> None:
 
 def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     """Return the column titles and the rows of a table."""
+    if timings and isinstance(timings[0], Comparison):
+        return auto.table([t for t in timings if isinstance(t, Comparison)])
+    timings = [t for t in timings if not isinstance(t, Comparison)]
     peers = list(dict.fromkeys(peer for timing in timings for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timings]
     if timings and isinstance(timings[0], KernelTiming):
@@ -101,21 +107,35 @@ def _cells(timing: KernelTiming | TrainTiming) -> Cells:
 def show_table(timings: Timings, console: Console) -> None:
     """Print the timings as a table."""
     titles, rows = rows_of(timings)
-    table = Table(title="medians (smallest to largest) of paired rounds", title_justify="left")
+    table = Table(title=_caption(timings), title_justify="left")
     for title in titles:
-        words = title in ("case", "recipe", "dtype", "activation", "phase", "who")
+        words = title in _WORDS
         table.add_column(title, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for line in _below(timings):
+        console.print(line, markup=False)
 
 
 def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
     """Return the header and the timings as Markdown."""
     titles, rows = rows_of(timings)
-    lines = [f"{line}  " for line in header(machine)] + [""]
+    lines = [*(f"{line}  " for line in header(machine)), "", _caption(timings), ""]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, *(f"\n{line}" for line in _below(timings))]) + "\n"
+
+
+def _caption(timings: Timings) -> str:
+    if timings and isinstance(timings[0], Comparison):
+        return "times faster than torch's attention with the activation outside; ! is too slow"
+    return "medians (smallest to largest) of paired rounds"
+
+
+def _below(timings: Timings) -> list[str]:
+    compared = [timing for timing in timings if isinstance(timing, Comparison)]
+    return [auto.summary(compared)] if compared else []
 
 
 def _time(spread: Spread) -> str:

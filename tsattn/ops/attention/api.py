@@ -110,9 +110,13 @@ def _check(
             "q and k must share batch, heads and width, k and v batch, heads and length; "
             f"got {shapes}"
         )
+    if q.shape[3] == 0:
+        raise ValueError(f"q and k must be at least one wide, got {shapes}")
     if not (q.dtype == k.dtype == v.dtype) or not (q.device == k.device == v.device):
         what = ", ".join(f"{t.dtype} on {t.device}" for t in (q, k, v))
         raise ValueError(f"q, k and v must share dtype and device, got {what}")
+    if not q.is_floating_point():
+        raise ValueError(f"q, k and v must be floating, got {q.dtype}")
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout_p must be in [0, 1), got {p}")
     full = torch.Size((*q.shape[:3], k.shape[2]))
@@ -124,6 +128,11 @@ def _check(
         raise ValueError(
             f"mask must be boolean (True: may look) or floating (added), got {mask.dtype}"
         )
+    if prev_scores is not None and not prev_scores.is_floating_point():
+        raise ValueError(f"prev_scores must be floating, got {prev_scores.dtype}")
+    for name, tensor in (("prev_scores", prev_scores), ("mask", mask)):
+        if tensor is not None and tensor.device != q.device:
+            raise ValueError(f"{name} must be on {q.device}, as q is, and is on {tensor.device}")
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
