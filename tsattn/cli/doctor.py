@@ -37,6 +37,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "neuralforecast": ("neuralforecast",),
     "ray": ("ray",),
     "plots": ("matplotlib", "plotly", "tensorboard"),
+    "triton": ("triton",),
 }
 """The modules that each extra of the package brings."""
 

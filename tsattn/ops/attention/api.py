@@ -1,15 +1,22 @@
 """The one way in: checks the arguments, chooses an implementation, calls it."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from tsattn.ops.activations import ValueActivation, activate
+from tsattn.ops.activations import ValueActivation, activate, as_function
 from tsattn.ops.attention.reference import attend as attend_reference
 from tsattn.ops.attention.sdpa import attend as attend_sdpa
-from tsattn.ops.impl import Impl, as_impl
+from tsattn.ops.attention.triton_op import attend as attend_triton
+from tsattn.ops.impl import Impl, choose
 from tsattn.tensors import Keys, Mask, Queries, Scores, Values
 
 _IMPLEMENTATIONS = {Impl.REFERENCE: attend_reference, Impl.SDPA: attend_sdpa}
+"""These take values that went through the activation."""
+
+_FUSED = {Impl.TRITON: attend_triton}
+"""These apply the six named activations themselves."""
 
 
 def active_attention(
@@ -33,7 +40,8 @@ def active_attention(
         k_BNKW: keys, [batch, heads, keys, head width].
         v_BNKV: values, [batch, heads, keys, value width].
         activation: the elementwise nonlinearity of the values: ``identity``, ``relu``, ``gelu``,
-            ``silu``, ``tanh``, ``sigmoid``, or any callable.
+            ``silu``, ``tanh``, ``sigmoid``, or any callable. Fused implementations apply the
+            six inside their kernel; a callable is applied before it, whoever computes.
         prev_scores: scores of the layer before, added before the softmax, [B, N, Q, K].
         return_scores: also return ``scale * Q K' + prev_scores``, before any mask.
         mask: broadcasts to [B, N, Q, K]. Boolean: True where a query may look at a key. Floating:
@@ -41,7 +49,8 @@ def active_attention(
         is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).
         dropout_p: probability with which an attention weight is dropped, in [0, 1).
         scale: factor of ``Q K'``; ``None`` means ``head width ** -0.5``.
-        impl: ``auto``, ``reference`` or ``sdpa``; see `tsattn.ops.availability`.
+        impl: ``auto``, ``reference``, ``sdpa`` or ``triton``; see `tsattn.ops.availability`.
+            ``auto`` takes ``triton`` on CUDA devices that can run it, and ``sdpa`` elsewhere.
 
     Returns:
         The output [B, N, Q, value width], in the dtype of ``v``; with ``return_scores`` a pair of
@@ -50,6 +59,8 @@ def active_attention(
     Raises:
         ValueError: shapes, devices or dtypes that do not fit, an unknown activation or impl, an
             activation that changes the shape of the values, a dropout outside [0, 1).
+        ConfigError: a named implementation cannot run here, or not with these tensors.
+        MissingExtraError: a named implementation needs a package that is not installed.
 
     Source: equation 20 of the active-attention paper. Departures: previous scores (residual
     attention, as in the published PatchTST code), masks and dropout.
@@ -60,12 +71,17 @@ def active_attention(
         torch.Size([2, 4, 42, 16])
     """
     _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
-    chosen = as_impl(impl)
-    attend = _IMPLEMENTATIONS[Impl.SDPA if chosen is Impl.AUTO else chosen]
+    chosen = choose(impl, q_BNQW.device, q_BNQW.dtype)
+    if chosen in _FUSED and isinstance(activation, str):
+        as_function(activation)  # raises where the name is none of the six
+        attend, values = partial(_FUSED[chosen], activation=activation), v_BNKV
+    else:
+        attend = _IMPLEMENTATIONS.get(chosen) or partial(_FUSED[chosen], activation="identity")
+        values = activate(activation, v_BNKV)
     output, scores = attend(
         q_BNQW,
         k_BNKW,
-        activate(activation, v_BNKV),
+        values,
         prev_scores=prev_scores,
         return_scores=return_scores,
         mask=mask,
