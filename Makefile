@@ -44,6 +44,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## train a forecaster on the shipped ETTh1 and draw a forecast, in the folder demo
 	$(BIN)/tsattn $(DEMO)
+	@cp demo/forecast.png forecast.png && echo "the forecast: forecast.png"
 
 check: $(READY) ## style, types, layers, dependencies, spelling
 	$(BIN)/ruff check

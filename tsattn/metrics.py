@@ -24,6 +24,8 @@ class WindowErrors(Metric):
     Args:
         channels: number of channels.
         first: the windows with an index below this also count for the second score.
+        sync_on_compute: whether several processes put their windows together, each having scored
+            some; off where every process has scored all of them.
 
     Source: PROTOCOL of the published PatchTST code for the second score.
     """
@@ -36,8 +38,8 @@ class WindowErrors(Metric):
     windows: Tensor
     windows_first: Tensor
 
-    def __init__(self, channels: int, first: int = 0) -> None:
-        super().__init__()
+    def __init__(self, channels: int, first: int = 0, *, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.first = first
         for name in ("squared", "absolute", "squared_first", "absolute_first"):
             self.add_state(name, default=torch.zeros(channels, dtype=_SUM), dist_reduce_fx="sum")
@@ -47,7 +49,8 @@ class WindowErrors(Metric):
 
     def update(self, forecast_BHC: Horizon, target_BHC: Horizon, index_B: Index) -> None:
         """Add a batch of windows."""
-        error_BHC = (forecast_BHC - target_BHC).detach()
+        wide = torch.promote_types(forecast_BHC.dtype, torch.float32)
+        error_BHC = forecast_BHC.detach().to(wide) - target_BHC.to(wide)
         squared_BC = error_BHC.square().mean(dim=1).to(_SUM)
         absolute_BC = error_BHC.abs().mean(dim=1).to(_SUM)
         first_B = index_B < self.first

@@ -50,8 +50,9 @@ def test_restoring_undoes_normalising(revin: RevIN) -> None:
     torch.testing.assert_close(revin.double().restore(normal, statistics), x)
 
 
-def test_no_gradient_flows_through_the_statistics() -> None:
-    x = numbers(5, 30, 4).requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_gradient_flows_through_the_statistics(dtype: torch.dtype) -> None:
+    x = numbers(5, 30, 4).to(dtype).requires_grad_()
     normal, statistics = RevIN(4).normalise(x)
     above = torch.randn_like(normal)
     (gradient,) = torch.autograd.grad(normal, x, above)

@@ -26,6 +26,10 @@ NAMED = [impl for impl in Impl if takes_cpu_tensors(impl)]
 HERE = [Impl.AUTO, *NAMED]
 
 
+def output_of(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
 def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, dtype=dtype)
 
@@ -99,7 +103,7 @@ def test_attention_weights_are_positive_and_sum_to_one(
         return_scores=return_scores,
         impl=impl,
     )
-    weights = weights[0] if isinstance(weights, tuple) else weights
+    weights = output_of(weights)
     sums = torch.ones(2, 4, 12)
     if mask == "holes":
         sums[:, :, 6] = 0.0
@@ -127,7 +131,7 @@ def test_a_query_that_sees_no_key_gives_zeros_and_zero_gradients(
         q, k, v, activation="sigmoid", prev_scores=previous, mask=mask,
         return_scores=return_scores, impl=impl,
     )  # fmt: skip
-    output = result[0] if isinstance(result, tuple) else result
+    output = output_of(result)
     gradients = torch.autograd.grad(output.square().sum(), leaves)
     assert (output[:, :, [1, 4]] == 0).all()
     assert (output[:, :, [0, 2, 3]] != 0).all()
@@ -140,9 +144,9 @@ def test_a_query_that_sees_no_key_gives_zeros_and_zero_gradients(
 @pytest.mark.parametrize("impl", HERE)
 def test_a_causal_query_is_blind_to_later_keys_and_values(impl: Impl) -> None:
     q, k, v = draw(1, 2, 9, 4), draw(1, 2, 9, 4), draw(1, 2, 9, 4)
-    before = active_attention(q, k, v, activation="gelu", is_causal=True, impl=impl)
+    before = output_of(active_attention(q, k, v, activation="gelu", is_causal=True, impl=impl))
     k[:, :, 5:], v[:, :, 5:] = 7.0, -7.0
-    after = active_attention(q, k, v, activation="gelu", is_causal=True, impl=impl)
+    after = output_of(active_attention(q, k, v, activation="gelu", is_causal=True, impl=impl))
     torch.testing.assert_close(after[:, :, :5], before[:, :, :5], rtol=0, atol=0)
     assert (after[:, :, 5:] != before[:, :, 5:]).any(dim=-1).all()
 
@@ -202,7 +206,7 @@ def test_dropout_drops_weights_at_its_rate_and_scales_the_rest(
         even, torch.zeros(20, 4, keys, 8), values,
         dropout_p=p, return_scores=return_scores, impl=impl,
     )  # fmt: skip
-    output = result[0] if isinstance(result, tuple) else result
+    output = output_of(result)
     kept = output * keys * (1 - p)
     torch.testing.assert_close(kept, kept.round(), atol=1e-3, rtol=0)
     deviation = math.sqrt(p * (1 - p) / (keys * kept.numel()))
@@ -216,7 +220,7 @@ def test_dropout_drops_weights_at_its_rate_and_scales_the_rest(
 def test_the_gradient_sees_the_weights_that_the_output_saw(impl: Impl, return_scores: bool) -> None:
     q, k, v = draw(2, 3, 10, 8), draw(2, 3, 11, 8), draw(2, 3, 11, 8).requires_grad_()
     result = active_attention(q, k, v, dropout_p=0.5, return_scores=return_scores, impl=impl)
-    output = result[0] if isinstance(result, tuple) else result
+    output = output_of(result)
     (gradient,) = torch.autograd.grad(output.sum(), v)
     torch.testing.assert_close((gradient * v).sum(), output.sum())  # linear in V, so <grad, V> = f
 
@@ -243,7 +247,8 @@ def test_outputs_and_scores_have_the_dtype_of_the_inputs(impl: Impl, dtype: torc
 @pytest.mark.parametrize("impl", NAMED)
 def test_no_window_at_all_gives_no_output(impl: Impl) -> None:
     nothing = draw(0, 4, 5, 8)
-    assert active_attention(nothing, nothing, nothing, impl=impl).shape == (0, 4, 5, 8)
+    output = output_of(active_attention(nothing, nothing, nothing, impl=impl))
+    assert output.shape == (0, 4, 5, 8)
 
 
 def test_every_implementation_is_listed_with_what_it_is_or_why_it_is_missing() -> None:

@@ -6,10 +6,11 @@ import tempfile
 from typing import Any, NamedTuple
 
 import torch
-import triton
+import triton  # pyright: ignore[reportMissingImports]
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton import knobs  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
+from triton.compiler import ASTSource  # pyright: ignore[reportMissingImports]
 
 _TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "i64", torch.uint8: "u8"}
 
@@ -32,7 +33,7 @@ def usage_on(
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, **options},
     )
-    tool = triton.knobs.nvidia.cuobjdump.path
+    tool = knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()

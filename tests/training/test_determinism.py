@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.training.tiny import Finished, epoch_table, fit
+from tests.training.tiny import Finished, epoch_table, fit, fit_words
 from tsattn.training.command import TrainingCLI
 from tsattn.training.folder import RunFolder
 from tsattn.training.task import ForecastTask
@@ -66,8 +66,6 @@ def test_order_of_windows_depends_on_seed_and_epoch_alone(
 
 def test_network_of_a_seed_starts_from_the_same_weights(tmp_path: Path) -> None:
     def initial(seed: int) -> dict[str, torch.Tensor]:
-        from tests.training.tiny import fit_words
-
         words = [*fit_words(tmp_path / "none"), "--seed_everything", str(seed)]
         cli = TrainingCLI([*words, "--trainer.fast_dev_run", "true", "--model.learning_rate", "0"])
         return copy.deepcopy(cli.model.network.embed.state_dict())

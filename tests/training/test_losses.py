@@ -40,7 +40,7 @@ def test_quantile_loss_is_least_at_the_quantile() -> None:
 
 @pytest.mark.unchecked
 def test_unknown_loss_is_named_with_the_four_there_are() -> None:
-    with pytest.raises(ValueError, match="'mze'.*mse, mae, huber, quantile"):
+    with pytest.raises(ValueError, match=r"'mze'.*mse, mae, huber, quantile"):
         make_loss("mze")  # pyright: ignore[reportArgumentType]
 
 

@@ -106,13 +106,14 @@ def test_run_can_be_prolonged(finished: Finished, tmp_path: Path) -> None:
     assert_same_run(folder, straight)
 
 
-def test_resuming_a_finished_run_changes_nothing_that_matters(
-    finished: Finished, tmp_path: Path
+def test_resuming_a_finished_run_inside_its_folder_changes_nothing_that_matters(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(finished.folder.path, folder.path)
     before = contents(folder.path)
-    resume(folder)
+    monkeypatch.chdir(folder.path)
+    run(["fit", "--config", "config.yaml", "--ckpt_path", "last"])
     after = contents(folder.path)
     for name in ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml"):
         assert after[name] == before[name], name
@@ -130,6 +131,8 @@ def test_resuming_an_early_stopped_run_does_not_train_on(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(epoch_table(folder), table)
     assert again["test"] == result["test"]
     assert again["epochs"] == result["epochs"] == 2
+    longer = resume(folder, "--early_stopping.patience", 4)
+    assert longer["epochs"] == 5  # a patience that was raised counts
 
 
 def test_moved_run_still_knows_its_best_epoch(finished: Finished, tmp_path: Path) -> None:
@@ -138,9 +141,9 @@ def test_moved_run_still_knows_its_best_epoch(finished: Finished, tmp_path: Path
     # one more epoch, so wild that it cannot be the best
     words = ["--trainer.max_epochs", EPOCHS + 1, "--model.schedule", "EpochDecay"]
     result = resume(folder, *words, "--model.learning_rate", 10)
-    losses = pd.read_csv(folder.metrics)["val/loss"]
-    assert losses.iloc[-1] > 2 * losses.min()
-    assert result["best_epoch"] == losses.idxmin() + 1 == finished.result["best_epoch"]
+    losses = pd.read_csv(folder.metrics)["val/loss"].tolist()
+    assert losses[-1] > 2 * min(losses)
+    assert result["best_epoch"] == losses.index(min(losses)) + 1 == finished.result["best_epoch"]
     assert result["test"] == finished.result["test"]
 
 

@@ -17,9 +17,7 @@ HALVING = EpochDecay(hold_epochs=2, decay=0.5)
 CONSTANT = EpochDecay(first_epoch_factor=0.04, hold_epochs=1, decay=1.0, beta1=0.95)
 
 
-def torch_one_cycle(
-    total: int, warmup: float, lr: float, steps: int
-) -> list[tuple[float, float]]:
+def torch_one_cycle(total: int, warmup: float, lr: float, steps: int) -> list[tuple[float, float]]:
     """Return rate and beta1 that torch's own scheduler gives an Adam before every step."""
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(

@@ -110,7 +110,7 @@ def test_standardised_values_use_the_training_rows_mean_and_deviation(
         )
 
 
-@pytest.mark.parametrize("size", [1, 50, 1000])
+@pytest.mark.parametrize("size", [7, 50, 1000])
 def test_score_does_not_depend_on_the_evaluation_batch(finished: Finished, size: int) -> None:
     result = rescored(finished, "--data.eval_batch_size", size)
     for part in ("test", "as_published"):

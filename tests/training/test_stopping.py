@@ -1,5 +1,7 @@
 """When training stops by itself: no progress, a loss that is no number, a person, a full disk."""
 
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.training.tiny import Finished, contents, epoch_table, fit, fit_words, python
+from tests.training.tiny import STEPS, Finished, contents, epoch_table, fit, fit_words, python
+from tsattn.cli import main
 from tsattn.errors import NonFiniteLossError
 from tsattn.training import load_network
 from tsattn.training.folder import RunFolder
@@ -87,18 +90,19 @@ def test_gradients_are_clipped(
 
     def note(self: ForecastTask, optimizer: torch.optim.Optimizer) -> None:
         gradients = [p.grad.flatten() for p in self.parameters() if p.grad is not None]
-        norms.append(torch.cat(gradients).norm().item())
-        largest.append(torch.cat(gradients).abs().max().item())
+        if gradients:
+            norms.append(torch.cat(gradients).norm().item())
+            largest.append(torch.cat(gradients).abs().max().item())
 
-    # Lightning clips before this hook of the module
+    # before a step's gradients are cleared, those of the step before are there, clipped
     monkeypatch.setattr(ForecastTask, "on_before_zero_grad", note)
     fit(
         tmp_path / "run",
         *("--trainer.gradient_clip_val", 0.01, "--trainer.gradient_clip_algorithm", algorithm),
         *("--trainer.max_epochs", 1),
     )
-    seen = [value for value in (norms if algorithm == "norm" else largest) if value > 0]
-    assert len(seen) >= 8
+    seen = norms if algorithm == "norm" else largest
+    assert len(seen) == STEPS - 1
     assert max(seen) <= 0.01 * (1 + 1e-4)
     assert max(seen) > 0.009
 
@@ -134,15 +138,14 @@ def test_adamw_decays_the_weights_apart_from_the_gradient(tmp_path: Path) -> Non
         network = load_network(RunFolder(run_dir).last)
         return float(np.sqrt(sum(p.square().sum().item() for p in network.parameters())))
 
-    assert norm("adamw", 0.0) == pytest.approx(norm("adam", 0.0), rel=1e-6)
-    assert norm("adamw", 20.0) < 0.9 * norm("adamw", 0.0)
+    free = norm("adamw", 0.0)
+    assert free == pytest.approx(norm("adam", 0.0), rel=1e-6)
+    assert norm("adamw", 20.0) < 0.9 * free
 
 
 def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tsattn.cli import main
-
     step = ForecastTask.training_step
 
     def interrupted(self: ForecastTask, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -151,15 +154,19 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ForecastTask, "training_step", interrupted)
-    assert main(fit_words(tmp_path / "run")) == 130
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(fit_words(tmp_path / "run")) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning has switched it off
     assert "--ckpt_path last" in capsys.readouterr().err
     assert epoch_table(RunFolder(tmp_path / "run"))["epoch"].tolist() == ["1"]
 
 
 FULL_DISK = """
 import resource, sys
-from pathlib import Path
 from tsattn.cli import main
+from tsattn.training.command import run  # imports what imports matplotlib
 
 sys.modules["matplotlib.figure"] = None
 limit = int(sys.argv[1])
@@ -170,8 +177,6 @@ sys.exit(main(sys.argv[2:]))
 
 def test_full_disk_keeps_the_previous_checkpoint(finished: Finished, tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="file size limits are a matter of POSIX")
-    import shutil
-
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(finished.folder.path, folder.path)
     before = contents(folder.checkpoints)

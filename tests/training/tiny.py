@@ -47,9 +47,7 @@ def fit_words(run_dir: Path) -> list[str]:
 
 def resume(folder: RunFolder, *words: object) -> dict[str, Any]:
     """Go on with a run and return its result."""
-    result = run(
-        ["fit", "--config", str(folder.config), "--ckpt_path", "last", *map(str, words)]
-    )
+    result = run(["fit", "--config", str(folder.config), "--ckpt_path", "last", *map(str, words)])
     assert result is not None
     return result
 

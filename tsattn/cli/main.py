@@ -17,10 +17,11 @@ _COMMANDS = (*_TRAINING, "data", "doctor")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
-  tsattn fit       train on a dataset or your own CSV, then score the best checkpoint on the test
-  part tsattn test      score a checkpoint on every test window tsattn validate  score a checkpoint
-  on every validation window tsattn data      list | fetch | verify | describe datasets tsattn
-  doctor    what this machine can run, and what is missing
+  tsattn fit       train on a dataset or your own CSV, then score the best checkpoint
+  tsattn test      score a checkpoint on every test window
+  tsattn validate  score a checkpoint on every validation window
+  tsattn data      list | fetch | verify | describe datasets
+  tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
   tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
@@ -78,16 +79,16 @@ def _dispatch(words: list[str]) -> int:
 def _data(words: list[str]) -> int:
     from tsattn.cli import data
 
-    parser = ArgumentParser(
-        prog="tsattn data", description="Datasets of the catalog, and your own."
-    )
+    functions = {
+        "list": data.list_datasets,
+        "fetch": data.fetch,
+        "verify": data.verify,
+        "describe": data.describe,
+    }
+    about = "Datasets of the catalog, and your own files."
+    parser = ArgumentParser(prog="tsattn data", description=about)
     commands = parser.add_subcommands()
-    for name, function in (
-        ("list", data.list_datasets),
-        ("fetch", data.fetch),
-        ("verify", data.verify),
-        ("describe", data.describe),
-    ):
+    for name, function in functions.items():
         command = ArgumentParser()
         if name in ("fetch", "verify"):
             several = "+" if name == "fetch" else "*"
@@ -95,9 +96,7 @@ def _data(words: list[str]) -> int:
         command.add_function_arguments(function, skip={"names"}, as_positional=True)
         commands.add_subcommand(name, command, help=(function.__doc__ or "").splitlines()[0])
     given = parser.parse_args(words)
-    chosen = parser.instantiate_classes(given)[given.subcommand]
-    functions = {"list": data.list_datasets, "fetch": data.fetch, "verify": data.verify}
-    return functions.get(given.subcommand, data.describe)(**chosen)
+    return functions[given.subcommand](**given[given.subcommand].as_dict())
 
 
 def _quieten_libraries() -> None:
@@ -108,3 +107,5 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")

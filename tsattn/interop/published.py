@@ -68,7 +68,8 @@ def from_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> F
             ``num_batches_tracked`` may be absent.
         config: the published argument names (``enc_in``, ``seq_len``, ``pred_len``, ``d_model``,
             ...), optionally ``value_activation`` and, for PatchTST, ``norm`` (``BatchNorm``,
-            ``LayerNorm``), ``pre_norm`` and ``res_attention``. Unused ones are ignored.
+            ``LayerNorm``) and ``res_attention``. Unused ones are ignored. Its ``pre_norm``
+            normalises the residual path too, which is another network than ours: refused.
 
     Raises:
         CheckpointError: names or shapes that do not fit, each of them named.
@@ -109,6 +110,8 @@ def to_state_dict(network: ForecastNetwork) -> dict[str, Tensor]:
     homeless = [name for name in network.state_dict() if ".value_activation." in name]
     if getattr(network, "calendar_features", None) == 0:
         homeless.append("calendar_features=0")
+    if network.init_args.get("prenorm"):
+        homeless.append("prenorm=True")
     if homeless:
         raise ConfigError(f"the published code has no place for {', '.join(homeless)}")
     return {name: view.clone().contiguous() for name, view in views.items()}
@@ -169,6 +172,7 @@ def _require(config: Mapping[str, Any], name: str, allowed: tuple[Any, ...]) -> 
 def _build_patchtst(config: Mapping[str, Any]) -> PatchTST:
     _require(config, "decomposition", (0, False))
     _require(config, "norm", ("BatchNorm", "LayerNorm"))
+    _require(config, "pre_norm", (False,))
     return PatchTST(
         channels=_argument(config, "enc_in"),
         context=_argument(config, "seq_len"),
@@ -184,7 +188,6 @@ def _build_patchtst(config: Mapping[str, Any]) -> PatchTST:
         value_activation=config.get("value_activation", "identity"),
         residual_scores=bool(config.get("res_attention", True)),
         norm=_NORMS[config.get("norm", "BatchNorm")],  # pyright: ignore[reportArgumentType]
-        prenorm=bool(config.get("pre_norm", False)),
         end_padding=config.get("padding_patch") == "end",
         individual_head=bool(config.get("individual", False)),
         revin=bool(config.get("revin", True)),

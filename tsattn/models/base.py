@@ -30,6 +30,17 @@ class Forecast:
     losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
 
 
+def require_at_least(minimum: int, **sizes: int) -> None:
+    """Refuse sizes that are too small, by name.
+
+    Raises:
+        ValueError: a size below the minimum.
+    """
+    for name, size in sizes.items():
+        if size < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {size}")
+
+
 class ForecastNetwork(nn.Module):
     """Base of all networks: ``network(x_BTC, marks_BTM, future_marks_BHM) -> Forecast``.
 
@@ -47,9 +58,7 @@ class ForecastNetwork(nn.Module):
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()
-        for name, size in {"channels": channels, "context": context, "horizon": horizon}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        require_at_least(1, channels=channels, context=context, horizon=horizon)
         self.channels = channels
         self.context = context
         self.horizon = horizon

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from tsattn.models.base import Forecast, ForecastNetwork
+from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
 from tsattn.nn import (
     EncoderLayer,
     FeedForward,
@@ -88,6 +88,7 @@ class PatchTST(ForecastNetwork):
         attention_impl: str = "auto",
     ) -> None:
         super().__init__(channels, context, horizon)
+        require_at_least(1, num_layers=num_layers, d_model=d_model, d_ff=d_ff)
         patch_length = min(16, context) if patch_length is None else patch_length
         stride = max(1, patch_length // 2) if stride is None else stride
         self.revin = (

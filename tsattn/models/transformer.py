@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork
+from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
 from tsattn.nn import (
     CalendarEmbedding,
     DecoderLayer,
@@ -64,6 +64,9 @@ class EncoderDecoderTransformer(ForecastNetwork):
         attention_impl: str = "auto",
     ) -> None:
         super().__init__(channels, context, horizon)
+        require_at_least(1, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
+        require_at_least(1, d_model=d_model, d_ff=d_ff)
+        require_at_least(0, calendar_features=calendar_features)
         self.label = context // 2 if label is None else label
         if not 0 <= self.label <= context:
             raise ValueError(f"label must be within the context 0..{context}, got {label}")
@@ -121,7 +124,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
             ValueError: a window or calendar features of another shape than built for.
         """
         self.check_window(x_BTC)
-        self._check_marks(marks_BTM, future_marks_BHM)
+        self._check_marks(len(x_BTC), marks_BTM, future_marks_BHM)
         memory = self.encoder_embed(x_BTC, marks_BTM)
         for layer in self.encoder:
             memory, _ = layer(memory)
@@ -142,7 +145,9 @@ class EncoderDecoderTransformer(ForecastNetwork):
             return values, None
         return values, torch.cat([marks_BTM[:, start:], future_marks_BHM], dim=1)
 
-    def _check_marks(self, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None) -> None:
+    def _check_marks(
+        self, batch: int, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None
+    ) -> None:
         if not self.calendar_features:
             return
         for name, marks, steps in (
@@ -150,8 +155,8 @@ class EncoderDecoderTransformer(ForecastNetwork):
             ("future_marks", future_marks_BHM, self.horizon),
         ):
             given = None if marks is None else list(marks.shape)
-            if marks is None or list(marks.shape[1:]) != [steps, self.calendar_features]:
+            if given != [batch, steps, self.calendar_features]:
                 raise ValueError(
-                    f"{type(self).__name__} expects {name} of [batch, {steps}, "
+                    f"{type(self).__name__} expects {name} of [batch {batch}, steps {steps}, "
                     f"calendar_features {self.calendar_features}], got {given}"
                 )

@@ -33,7 +33,8 @@ class MultiHeadActiveAttention(nn.Module):
         impl: who computes the attention, see `tsattn.ops.Impl`.
 
     Raises:
-        ValueError: ``num_heads`` does not divide ``d_model``; unknown activation or impl.
+        ValueError: ``num_heads`` does not divide ``d_model``; a dropout outside [0, 1); unknown
+            activation or impl.
 
     Source: equation 20 of the active-attention paper, in every head.
     """
@@ -52,6 +53,10 @@ class MultiHeadActiveAttention(nn.Module):
             raise ValueError(
                 f"d_model must be a multiple of num_heads, got d_model={d_model} and "
                 f"num_heads={num_heads}"
+            )
+        if not 0.0 <= weight_dropout < 1.0:
+            raise ValueError(
+                f"dropout of attention weights must be in [0, 1), got {weight_dropout}"
             )
         as_function(value_activation)
         as_impl(impl)

@@ -69,7 +69,7 @@ def triton_is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # pyright: ignore[reportUnknownMemberType]
 def triton_refusal() -> str | None:
     """Say why Triton kernels cannot run on this machine; ``None`` where they can."""
     if find_spec("triton") is None:

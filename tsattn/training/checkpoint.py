@@ -7,8 +7,8 @@ nothing pickled is ever executed.
 """
 
 import os
-import pickle
-import zipfile
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,18 @@ def build_network(description: Mapping[str, Any]) -> ForecastNetwork:
     if name not in NETWORKS:
         raise CheckpointError(
             f"the checkpoint's network {name!r} is not one of {', '.join(NETWORKS)}; "
-            "a network of your own must be built by you and given to the loader"
+            "build a network of your own and give it to load_network(path, network)"
         )
     if description["not_stored"]:
         raise CheckpointError(
             f"the checkpoint's {name} was built with {', '.join(description['not_stored'])} that "
-            "cannot be stored in a file (a callable?); build it yourself and give it to the loader"
+            "cannot be stored in a file (a callable?); build it and give it to "
+            "load_network(path, network)"
         )
-    return NETWORKS[name](**description["arguments"])
+    try:
+        return NETWORKS[name](**description["arguments"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's {name} cannot be built: {error}") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -69,12 +73,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}{_neighbours(path)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail in any way
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a checkpoint that can be read: damaged, "
-            f"cut short, or holding more than plain data ({reason}); take another one"
+            f"cut short, or holding more than plain data ({_reason(error)}); take another one"
         ) from error
     record = content.get(RECORD) if isinstance(content, dict) else None
     if not isinstance(record, dict):
@@ -82,7 +87,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was not written by tsattn: it has no {RECORD!r} record; weights of the "
             "published code are read by tsattn.interop.published"
         )
-    if record.get("format", 0) > FORMAT:
+    if not isinstance(record.get("format"), int) or not _is_whole(content):
+        raise CheckpointError(f"{path} is not a whole checkpoint of tsattn; take another one")
+    if record["format"] > FORMAT:
         raise CheckpointError(
             f"{path} has format {record['format']}, this version reads up to {FORMAT}; "
             "upgrade tsattn"
@@ -90,10 +97,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_network(path: str | Path) -> ForecastNetwork:
-    """Build a checkpoint's network and load its weights; it comes back in evaluation mode."""
+def load_network(path: str | Path, network: ForecastNetwork | None = None) -> ForecastNetwork:
+    """Build a checkpoint's network and load its weights; it comes back in evaluation mode.
+
+    Args:
+        path: the checkpoint.
+        network: a network to load the weights into, for one whose class or arguments a checkpoint
+            cannot name (a class of your own, a callable as ``value_activation``).
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, cannot be built from its record, or holds
+            another network than the one given.
+    """
     content = read_checkpoint(path)
-    network = build_network(content[RECORD]["network"])
+    if network is None:
+        network = build_network(content[RECORD]["network"])
+    else:
+        require_same_network(content, network, Path(path))
     _load(network, content, Path(path))
     return network.eval()
 
@@ -135,7 +155,11 @@ def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, p
             f"{path} holds a {theirs['class']}, the configuration describes a {ours['class']}"
         )
     shapes = {f"network.{name}": value.shape for name, value in network.state_dict().items()}
-    stored = {k: v.shape for k, v in content["state_dict"].items() if k.startswith("network.")}
+    stored = {
+        name: getattr(value, "shape", None)
+        for name, value in content["state_dict"].items()
+        if name.startswith("network.")
+    }
     names = sorted(theirs["arguments"].keys() | ours["arguments"].keys())
     differing = [
         f"{name} {theirs['arguments'].get(name)!r} instead of {ours['arguments'].get(name)!r}"
@@ -189,6 +213,26 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong in one line, without torch's advice to load the file unsafely."""
+    found = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    lines = (found.group(1) if found else str(error)).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether all that is read later is there."""
+    network = content[RECORD].get("network")
+    return (
+        isinstance(network, dict)
+        and network.keys() >= {"class", "arguments", "not_stored"}
+        and isinstance(network["arguments"], dict)
+        and isinstance(content.get("state_dict"), dict)
+        and isinstance(content.get("epoch"), int)
+        and "pytorch-lightning_version" in content
+    )
 
 
 def _neighbours(path: Path) -> str:

@@ -12,22 +12,33 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tsattn.errors import ConfigError
-from tsattn.resources import configs_dir
 from tsattn.training import report
-from tsattn.training.callbacks import MONITOR, EpochTable, Predictions, checkpoint_callbacks
-from tsattn.training.checkpoint import SafeCheckpointIO, load_weights, read_checkpoint
+from tsattn.training.callbacks import (
+    MONITOR,
+    EpochTable,
+    Predictions,
+    StayStopped,
+    checkpoint_callbacks,
+)
+from tsattn.training.checkpoint import (
+    SafeCheckpointIO,
+    load_weights,
+    read_checkpoint,
+    require_same_network,
+)
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.parser import RecipeParser
+from tsattn.training.recipes import with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.task import ForecastTask
 
-DEFAULT_RECIPE = Path("patchtst") / "default.yaml"
 _LINKS = {
     "data.channels": "model.network.init_args.channels",
     "data.context": "model.network.init_args.context",
@@ -41,8 +52,8 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Run ``fit``, ``validate`` or ``test`` as typed after ``tsattn``.
 
     Args:
-        arguments: for example ``["fit", "--config", "configs/patchtst/etth1.yaml"]``. Without a
-            ``--config``, ``fit`` takes the generic recipe that sizes itself to any file.
+        arguments: for example ``["fit", "--config", "configs/patchtst/etth1.yaml"]``; see
+            `tsattn.training.recipes.with_recipes` for where recipes are found.
 
     Returns:
         The result (as in ``result.json``) where a test was run, else None.
@@ -51,10 +62,7 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         TsattnError: what was asked for cannot be done; nothing has been overwritten.
         SystemExit: an argument that does not parse; the message has been printed.
     """
-    arguments = list(arguments)
-    if "--config" not in arguments and "-c" not in arguments and "--help" not in arguments:
-        arguments[1:1] = ["--config", str(configs_dir() / DEFAULT_RECIPE)]
-    return TrainingCLI(arguments).result
+    return TrainingCLI(with_recipes(arguments)).result
 
 
 class TrainingCLI(LightningCLI):
@@ -64,7 +72,6 @@ class TrainingCLI(LightningCLI):
         self.arguments = arguments
         self.result: dict[str, Any] | None = None
         self.table: EpochTable | None = None
-        self.predictions = Predictions()
         super().__init__(
             ForecastTask,
             ForecastData,
@@ -129,7 +136,7 @@ class TrainingCLI(LightningCLI):
         self.fitting = self.subcommand == "fit"
         self.folder = RunFolder(self._run_dir())
         given.ckpt_path = self._checkpoint(given.get("ckpt_path"))
-        self.resuming = self.fitting and given.ckpt_path is not None
+        self.resuming = self.fitting and self.folder.owns(given.ckpt_path)
         if given.save_predictions:
             refuse_existing(given.save_predictions, overwrite=given.overwrite)
         self.keeps_files = self.fitting and not given.trainer.fast_dev_run
@@ -144,7 +151,7 @@ class TrainingCLI(LightningCLI):
         for flag, value in zip(self.arguments, self.arguments[1:], strict=False):
             home = RunFolder(Path(value).parent)
             is_run = Path(value) == home.config and home.checkpoints.is_dir()
-            if flag in ("--config", "-c") and is_run:
+            if flag == "--config" and is_run:
                 return home.path
         network = self._given.model.network.class_path.rsplit(".", 1)[-1].lower()
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
@@ -161,10 +168,11 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks that write the run folder."""
+        self.predictions = Predictions(everything=self._given.save_predictions is not None)
         callbacks: list[Callback] = [self.predictions]
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
-            callbacks += [self.table, *checkpoint_callbacks(self.folder)]
+            callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
         given = self._get(self.config_init, "trainer")
         given["callbacks"] = [*(given.get("callbacks") or []), *report.progress(), *callbacks]
         given["plugins"] = [*_as_list(given.get("plugins")), SafeCheckpointIO()]
@@ -172,10 +180,18 @@ class TrainingCLI(LightningCLI):
             given["logger"] = report.tensorboard(self.folder) if self.keeps_files else False
         kwargs.setdefault("enable_model_summary", False)
         kwargs.setdefault("enable_progress_bar", report.has_terminal())
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise ConfigError(
+                f"these trainer settings cannot work here: {error}; see tsattn doctor"
+            ) from error
 
     def before_fit(self) -> None:
         """Create the run folder; from here on files are written."""
+        self.model.trainable()
+        if checkpoint := self._given.ckpt_path:
+            require_same_network(read_checkpoint(checkpoint), self.model.network, checkpoint)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -184,6 +200,15 @@ class TrainingCLI(LightningCLI):
             self.folder.create()
             write_atomically(self.folder.config, self._resolved_config())
             report.draw_schedule_of(self.model, self.datamodule, self.trainer, self.folder)
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; a person's interruption comes out as such, where Lightning exits."""
+        try:
+            self.trainer.fit(**arguments)
+        except SystemExit:
+            if self.trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the result."""
@@ -232,7 +257,7 @@ class TrainingCLI(LightningCLI):
         if self._given.save_predictions:
             save_predictions(
                 self._given.save_predictions,
-                self.predictions.in_order(),
+                *self.predictions.in_order(),
                 self.datamodule,
                 overwrite=self._given.overwrite,
             )
@@ -241,6 +266,8 @@ class TrainingCLI(LightningCLI):
         given = self._given.clone()
         if Path(given.data.dataset).is_file():
             given.data.dataset = str(Path(given.data.dataset).resolve())
+        if given.data.root is not None:
+            given.data.root = Path(given.data.root).expanduser().resolve()
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
         return yaml.safe_dump(settings, sort_keys=False)

@@ -21,6 +21,7 @@ from tsattn.data import (
 from tsattn.data.panel import Layout
 from tsattn.data.steps import encode_step
 from tsattn.data.windows import WindowBatch, Windows
+from tsattn.errors import ConfigError
 
 Size = int | Literal["auto"]
 
@@ -54,6 +55,7 @@ class ForecastData(L.LightningDataModule):
         day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
 
     Raises:
+        ConfigError: a batch without windows.
         DataError: the data cannot be read or cut into windows.
     """
 
@@ -75,6 +77,9 @@ class ForecastData(L.LightningDataModule):
         day_first: bool | None = None,
     ) -> None:
         super().__init__()
+        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+            if size is not None and size < 1:
+                raise ConfigError(f"{name} must be at least 1, got {size}")
         self.dataset = dataset
         self.root = root
         self.sizes = (context, horizon)
@@ -187,6 +192,10 @@ class ForecastData(L.LightningDataModule):
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
+        if shuffle and self.trainer:
+            # a resumed run iterates before Lightning has told the sampler which epoch it is
+            done = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(done.processed)  # pyright: ignore[reportAttributeAccessIssue]
         return loader(windows, sampler)
 
 

@@ -63,6 +63,10 @@ class RunFolder:
         """TensorBoard's events, where it is installed."""
         return self.path / "tensorboard"
 
+    def owns(self, checkpoint: Path | None) -> bool:
+        """Whether a checkpoint lies in this folder, so that a training may go on here."""
+        return checkpoint is not None and checkpoint.resolve().parent == self.checkpoints.resolve()
+
     def require_unused(self, *, overwrite: bool) -> None:
         """Refuse a folder that holds something, unless it is a run that may be replaced.
 

@@ -4,7 +4,7 @@ import inspect
 import re
 import sys
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -25,7 +25,11 @@ _UNKNOWN = (
 
 
 class RecipeParser(LightningArgumentParser):
-    """Prints one error with a suggestion instead of two screens of usage."""
+    """Takes no abbreviations, and prints one error with a suggestion, no screens of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest key where one is unknown, and exit with 2."""

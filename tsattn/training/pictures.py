@@ -18,27 +18,29 @@ PANELS = 8
 _TRUTH, _FORECAST = "#333333", "#c8401e"
 
 
-def draw_forecast(path: Path, forecasts_WHC: Tensor, data: ForecastData, title: str) -> None:
-    """Draw the last test window: the end of its context, the truth and the forecast.
+def draw_forecast(
+    path: Path, window: int, forecast_HC: Tensor, data: ForecastData, title: str
+) -> None:
+    """Draw a test window: the end of its context, the truth and the forecast.
 
     One panel per channel (the last 8 of them), in original units over calendar time.
 
     Args:
         path: the PNG file to write.
-        forecasts_WHC: standardised forecasts of all test windows.
-        data: the data they were made from.
+        window: which of the test windows.
+        forecast_HC: its standardised forecast.
+        data: the data it was made from.
         title: title of the picture.
     """
     figure, axes = _figure(min(data.channels, PANELS))
     from matplotlib.dates import ConciseDateFormatter
 
     windows, scaler = data.prepared.test, data.prepared.scaler
-    window = len(windows) - 1
     series = windows.series_W[window : window + 1]
     batch = windows[window]
     past, truth, forecast = (
         scaler.to_original(part, series)[0].numpy()
-        for part in (batch.past_BTC, batch.future_BHC, forecasts_WHC[window:])
+        for part in (batch.past_BTC, batch.future_BHC, forecast_HC.unsqueeze(0))
     )
     times = _times(data, window)
     shown = list(range(data.channels))[-PANELS:]

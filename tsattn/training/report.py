@@ -89,13 +89,14 @@ def draw_forecast_of(
 ) -> None:
     """Write the forecast picture, or say what is missing for it."""
     title = (
-        f"{result['network']['class']} on {result['dataset']['name']}, last test window "
+        f"{result['network']['class']} on {result['dataset']['name']}, last window scored "
         f"(test MSE {result['test']['mse']:.3f})"
     )
     try:
         from tsattn.training.pictures import draw_forecast
 
-        draw_forecast(folder.forecast_picture, predictions.in_order(), data, title)
+        index_W, forecasts_WHC = predictions.in_order()
+        draw_forecast(folder.forecast_picture, int(index_W[-1]), forecasts_WHC[-1], data, title)
     except MissingExtraError as error:
         Console().print(f"no forecast picture: {error}", markup=False)
         return

@@ -64,7 +64,7 @@ def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
 
 
 def _score(network: ForecastNetwork, windows: Windows, batch_size: int = 256) -> dict[str, float]:
-    errors = WindowErrors(network.channels)
+    errors = WindowErrors(network.channels, sync_on_compute=False)
     with torch.inference_mode():
         for start in range(0, len(windows), batch_size):
             batch = windows[start : start + batch_size]
@@ -138,9 +138,9 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def save_predictions(
-    path: Path, forecasts_WHC: Tensor, data: ForecastData, *, overwrite: bool
+    path: Path, index_W: Tensor, forecasts_WHC: Tensor, data: ForecastData, *, overwrite: bool
 ) -> None:
-    """Store the test forecasts and the truth, standardised and in original units.
+    """Store test forecasts and the truth, standardised and in original units.
 
     The npz file holds ``prediction``, ``target``, ``prediction_original`` and ``target_original``,
     all [windows, horizon, channels], ``series`` [windows] and ``channels``.
@@ -150,7 +150,8 @@ def save_predictions(
     """
     refuse_existing(path, overwrite=overwrite)
     windows = data.prepared.test
-    targets_WHC = torch.cat([windows[i : i + 256].future_BHC for i in range(0, len(windows), 256)])
+    targets_WHC = torch.cat([windows[part].future_BHC for part in index_W.split(256)])
+    series_W = windows.series_W[index_W]
     to_original = data.prepared.scaler.to_original
     unfinished = path.with_name(f".{path.name}.unfinished.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,9 +159,9 @@ def save_predictions(
         unfinished,
         prediction=forecasts_WHC.numpy(),
         target=targets_WHC.numpy(),
-        prediction_original=to_original(forecasts_WHC, windows.series_W).numpy(),
-        target_original=to_original(targets_WHC, windows.series_W).numpy(),
-        series=np.array(data.prepared.panel.ids)[windows.series_W.numpy()],
+        prediction_original=to_original(forecasts_WHC, series_W).numpy(),
+        target_original=to_original(targets_WHC, series_W).numpy(),
+        series=np.array(data.prepared.panel.ids)[series_W.numpy()],
         channels=np.array(data.prepared.panel.channels),
     )
     unfinished.replace(path)

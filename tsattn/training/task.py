@@ -82,16 +82,24 @@ class ForecastTask(L.LightningModule):
         """Return the loss of a batch, auxiliary losses included."""
         forecast, loss = self._step(batch)
         total = loss + sum(forecast.losses.values())
-        self._require_finite(total, forecast, batch, batch_idx)
+        self._require_finite(total, forecast, batch, batch_idx, part="training")
         size = len(batch.index_B)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        for name, value in forecast.losses.items():
-            self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=size)
+        for name, value in {"loss": loss, **forecast.losses}.items():
+            self.log(
+                f"train/{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name == "loss",
+                batch_size=size,
+                sync_dist=True,
+            )
         return total
 
     def validation_step(self, batch: WindowBatch, batch_idx: int) -> None:
         """Score a batch of validation windows."""
         forecast, loss = self._step(batch)
+        self._require_finite(loss, forecast, batch, batch_idx, part="validation")
         self.val_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
         size = len(batch.index_B)
         self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
@@ -109,8 +117,8 @@ class ForecastTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores over all windows."""
         scores = self.val_errors.compute()
-        self.log("val/mse", scores["mse"].float())
-        self.log("val/mae", scores["mae"].float())
+        self.log("val/mse", scores["mse"].float(), sync_dist=True)
+        self.log("val/mae", scores["mae"].float(), sync_dist=True)
         self.val_errors.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -121,17 +129,13 @@ class ForecastTask(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test scores over all windows; `test_errors` keeps them."""
         scores = self.test_errors.compute()
-        self.log("test/mse", scores["mse"].float())
-        self.log("test/mae", scores["mae"].float())
-
-    def on_train_epoch_start(self) -> None:
-        """Give every epoch a random stream of its own, so that resuming repeats it exactly."""
-        seed = torch.Generator().manual_seed(run_seed())
-        offset = torch.randint(2**62, (), generator=seed).item()
-        torch.manual_seed(offset + self.current_epoch * 1_000_003 + self.global_rank)
+        self.log("test/mse", scores["mse"].float(), sync_dist=True)
+        self.log("test/mae", scores["mae"].float(), sync_dist=True)
 
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
         """Set the learning rate and beta1 of the coming step."""
+        if batch_idx == 0:
+            self._seed_epoch()
         place = Place(
             epoch=self.current_epoch + 1,
             step=self.trainer.global_step,
@@ -143,14 +147,33 @@ class ForecastTask(L.LightningModule):
             group["betas"] = (self.schedule.momentum(place), group["betas"][1])
         self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=1)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimiser; the schedule sets its rate before every step."""
+    def _seed_epoch(self) -> None:
+        """Give every epoch a random stream of its own, so that resuming repeats it exactly.
+
+        Done at the first batch: before that the loader draws from the stream, in a resumed epoch at
+        another moment than in one that follows another.
+        """
+        seed = torch.Generator().manual_seed(run_seed())
+        offset = torch.randint(2**62, (), generator=seed).item()
+        torch.manual_seed(offset + self.current_epoch * 1_000_003 + self.global_rank)
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        """Return the parameters to fit.
+
+        Raises:
+            ConfigError: the network has none.
+        """
         parameters = [p for p in self.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigError(
                 f"{type(self.network).__name__} has no parameters, so there is nothing to fit; "
                 "use 'tsattn test' to score it"
             )
+        return parameters
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser; the schedule sets its rate before every step."""
+        parameters = self.trainable()
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
         return kind(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
@@ -174,17 +197,27 @@ class ForecastTask(L.LightningModule):
         return cast(ForecastData, data) if isinstance(data, ForecastData) else None
 
     def _require_finite(
-        self, loss: Tensor, forecast: Forecast, batch: WindowBatch, batch_idx: int
+        self, loss: Tensor, forecast: Forecast, batch: WindowBatch, batch_idx: int, *, part: str
     ) -> None:
         if torch.isfinite(loss):
             return
-        error_C = (forecast.mean.detach().float() - batch.future_BHC).mean(dim=(0, 1))
-        channels = (~torch.isfinite(error_C)).nonzero().flatten().tolist()
+        error_BHC = forecast.mean.detach().float() - batch.future_BHC
+        channels = _non_finite(error_BHC.square())
+        data = _non_finite(batch.past_BTC) + _non_finite(batch.future_BHC)
         names = dict(enumerate(self._data.prepared.panel.channels)) if self._data else {}
-        named = ", ".join(names.get(channel, str(channel)) for channel in channels[:5])
-        raise NonFiniteLossError(
-            f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, "
-            f"batch {batch_idx + 1}, channel {named or 'unknown (an auxiliary loss)'}; "
-            "the last good checkpoint is kept. Try a lower --model.learning_rate or "
-            "--trainer.gradient_clip_val 1"
+        named = ", ".join(names.get(channel, str(channel)) for channel in (data or channels)[:5])
+        advice = (
+            "its standardised values are beyond float32; mend the data"
+            if data
+            else "try a lower --model.learning_rate or --trainer.gradient_clip_val 1"
         )
+        raise NonFiniteLossError(
+            f"the {part} loss became {loss.item()} in epoch {self.current_epoch + 1}, "
+            f"batch {batch_idx + 1}, channel {named or 'unknown (an auxiliary loss)'}; "
+            f"the last good checkpoint is kept; {advice}"
+        )
+
+
+def _non_finite(values_BLC: Tensor) -> list[int]:
+    """Return the channels with a value that is no finite number."""
+    return (~torch.isfinite(values_BLC)).any(dim=0).any(dim=0).nonzero().flatten().tolist()

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, no_type_check
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
+from triton import knobs  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
-_IS_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+_IS_INTERPRETED = tl.constexpr(bool(knobs.runtime.interpret))
 
 
 class Strided(NamedTuple):
@@ -112,7 +113,8 @@ def _narrow(x, DTYPE: tl.constexpr):
     """Round to nearest, ties to even."""
     if _IS_INTERPRETED and DTYPE.is_bf16():  # which would cut the last bits off
         bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
-        x = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        x = bits.to(tl.float32, bitcast=True)
     return x.to(DTYPE)
 
 

@@ -76,6 +76,12 @@ def choose_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tiles:
     return Tiles(queries, keys, width, value_width, warps, is_short)
 
 
+def _kernels() -> Any:
+    from tsattn.ops.attention import fused_triton  # imports triton: here, and not before
+
+    return fused_triton
+
+
 def _padded(length: int) -> int:
     return max(16, 1 << (length - 1).bit_length())
 
@@ -95,8 +101,7 @@ def active_attention_triton(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the output, the raw scores (empty unless asked for) and the log-sum-exp [B, N, Q]."""
-    from tsattn.ops.attention import fused_triton as kernels
-
+    kernels = _kernels()
     output, scores, lse = _allocate_forward(q, k, v, return_scores)
     tiles = choose_tiles(q, k, v)
     arguments = _inputs(q, k, v, prev, mask, seed)
@@ -107,7 +112,7 @@ def active_attention_triton(
     return output, scores, lse
 
 
-@active_attention_triton.register_fake
+@active_attention_triton.register_fake  # pyright: ignore[reportUnknownMemberType]
 def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _allocate_forward(q, k, v, return_scores=rest[4])
 
@@ -162,8 +167,7 @@ def active_attention_triton_backward(
 
 
 def _launch_backward(q: Tensor, k: Tensor, tiles: Tiles, arguments: dict[str, Any]) -> None:
-    from tsattn.ops.attention import fused_triton as kernels
-
+    kernels = _kernels()
     if tiles.is_short:
         kernels.launch(kernels.backward_short, _programs(q, 1, 1), arguments, tiles.warps)
         return
@@ -174,7 +178,7 @@ def _launch_backward(q: Tensor, k: Tensor, tiles: Tiles, arguments: dict[str, An
     kernels.launch(kernels.backward_keys, programs, arguments, tiles.warps)
 
 
-@active_attention_triton_backward.register_fake
+@active_attention_triton_backward.register_fake  # pyright: ignore[reportUnknownMemberType]
 def _(
     g: Tensor,
     g_scores: Tensor | None,
@@ -197,10 +201,9 @@ def _allocate_backward(
 
 
 def _strided(**tensors: Tensor | None) -> dict[str, Any]:
-    from tsattn.ops.attention.fused_triton import Strided
-
+    kernels = _kernels()
     return {
-        name: None if tensor is None else Strided(tensor, tensor.stride())
+        name: None if tensor is None else kernels.Strided(tensor, tensor.stride())
         for name, tensor in tensors.items()
     }
 
@@ -261,4 +264,6 @@ def _differentiate(
     return d_q, d_k, d_v, d_prev if wants_prev else None, of_mask, *(None,) * 6
 
 
-active_attention_triton.register_autograd(_differentiate, setup_context=_keep)
+active_attention_triton.register_autograd(  # pyright: ignore[reportUnknownMemberType]
+    _differentiate, setup_context=_keep
+)

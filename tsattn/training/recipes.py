@@ -1,0 +1,68 @@
+"""Which recipe files a command line names, and where they lie."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from tsattn.errors import ConfigError
+from tsattn.resources import configs_dir
+
+DEFAULT_RECIPE = Path("patchtst") / "default.yaml"
+_FLAGS = ("--config", "-c")
+
+
+def with_recipes(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with every recipe as ``--config`` and the path of a file.
+
+    A recipe that is not found from here is looked for among the shipped ones, as
+    ``configs/patchtst/etth1.yaml``, ``patchtst/etth1.yaml`` or ``patchtst/etth1``. Where no recipe
+    says which network to train, the generic one that sizes itself to any file comes first.
+
+    Args:
+        arguments: what a person types after ``tsattn``.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    words: list[str] = []
+    recipes: list[Path] = []
+    for word in arguments:
+        flag, joined, value = word.partition("=")
+        if joined and flag in _FLAGS:
+            words += ["--config", value]
+        else:
+            words.append("--config" if word == "-c" else word)
+    for place, word in enumerate(words[:-1]):
+        if word == "--config":
+            recipes.append(_find(words[place + 1]))
+            words[place + 1] = str(recipes[-1])
+    if not any(_names_a_network(recipe) for recipe in recipes):
+        words[1:1] = ["--config", str(configs_dir() / DEFAULT_RECIPE)]
+    return words
+
+
+def _find(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_absolute() or path.is_file():
+        return path
+    shipped = configs_dir()
+    for candidate in (shipped.parent / path, shipped / path, shipped / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = [file.relative_to(shipped).as_posix() for file in sorted(shipped.rglob("*.yaml"))]
+    near = get_close_matches(path.as_posix().removeprefix("configs/"), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"no recipe {name}: there is no such file here, and none of that name is shipped{hint} "
+        f"(shipped: {', '.join(known)})"
+    )
+
+
+def _names_a_network(recipe: Path) -> bool:
+    try:
+        settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        return settings["model"]["network"] is not None
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return False  # what is wrong with the file, the parser says
