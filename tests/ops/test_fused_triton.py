@@ -26,6 +26,7 @@ class Launch(NamedTuple):
     kernel: Any
     arguments: dict[str, Any]
     warps: int
+    registers: int | None
 
     def __str__(self) -> str:
         return f"{self.kernel.fn.__name__} of {self.arguments['WIDTHS']}"
@@ -53,8 +54,8 @@ def launches_of(case: Case, dtype: torch.dtype, dropout_p: float) -> list[Launch
     """Return what a training step of this case would run on a GPU."""
     found: list[Launch] = []
 
-    def record(kernel: Any, programs: int, arguments: dict[str, Any], warps: int) -> None:
-        found.append(Launch(kernel, arguments, warps))
+    def record(kernel: Any, _: int, arguments: dict[str, Any], *threads: int | None) -> None:
+        found.append(Launch(kernel, arguments, *threads))
 
     tensors = case.inputs(dtype)
     q, k, v = (tensors[name].requires_grad_() for name in "qkv")
@@ -109,7 +110,7 @@ def test_a_kernel_that_spills_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     forward, *_ = launches_of(SHAPES["ETTh1"], torch.float32, dropout_p=0.2)
-    usage = usage_on(80, *forward, maxnreg=32)
+    usage = usage_on(80, *forward._replace(registers=32))
     assert usage.registers == 32
     assert usage.spills > 0
     assert usage.stack_bytes > 0

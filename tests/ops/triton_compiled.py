@@ -12,6 +12,8 @@ from triton import knobs  # pyright: ignore[reportMissingImports, reportAttribut
 from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
 from triton.compiler import ASTSource  # pyright: ignore[reportMissingImports]
 
+from tsattn.ops.attention import fused_triton
+
 _TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "i64", torch.uint8: "u8"}
 
 
@@ -25,13 +27,13 @@ class Usage(NamedTuple):
 
 
 def usage_on(
-    capability: int, kernel: Any, arguments: dict[str, Any], warps: int, **options: Any
+    capability: int, kernel: Any, arguments: dict[str, Any], warps: int, registers: int | None
 ) -> Usage:
     """Compile one launch for a compute capability (80, 90) and read what the machine code needs."""
     compiled = triton.compile(
         _source(kernel, arguments),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True, **options},
+        options=fused_triton.options(warps, registers),
     )
     tool = knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -42,12 +44,12 @@ def usage_on(
             for what in ("-res-usage", "-sass")
         )
     assert "EXIT" in code
-    registers, stack = (
+    used, stack = (
         int(re.search(rf"{name}:(\d+)", resources)[1])  # pyright: ignore[reportOptionalSubscript]
         for name in ("REG", "STACK")
     )
     spills = len(re.findall(r"\b(?:LDL|STL)\b", code))
-    return Usage(registers, stack, spills, compiled.metadata.shared)
+    return Usage(used, stack, spills, compiled.metadata.shared)
 
 
 def _source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:

@@ -28,15 +28,25 @@ class Strided(NamedTuple):
     strides: Any
 
 
-def launch(kernel: Any, programs: int, arguments: dict[str, Any], warps: int) -> None:
+def launch(
+    kernel: Any, programs: int, arguments: dict[str, Any], warps: int, registers: int | None
+) -> None:
     """Run ``programs`` copies of a kernel, of 32 ``warps`` threads each, where its queries lie.
 
-    Arguments that this kernel does not know are left out. Fused multiply-add is asked for by name,
-    since Triton's default for it changes in 3.10.
+    ``registers`` is the most that a thread may have. Arguments that this kernel does not know are
+    left out.
     """
     arguments = {name: arguments[name] for name in kernel.arg_names}
     with torch.cuda.device_of(arguments["q"].data):
-        kernel[(programs,)](**arguments, num_warps=warps, num_stages=1, enable_fp_fusion=True)
+        kernel[(programs,)](**arguments, **options(warps, registers))
+
+
+def options(warps: int, registers: int | None) -> dict[str, Any]:
+    """Return the options of the compiler.
+
+    Fused multiply-add is asked for by name: Triton's default for it changes in 3.10.
+    """
+    return {"num_warps": warps, "num_stages": 1, "maxnreg": registers, "enable_fp_fusion": True}
 
 
 @triton.jit

@@ -45,15 +45,16 @@ class Tiles(NamedTuple):
     """How a problem is cut.
 
     ``queries`` and ``keys`` are the lengths of a tile, ``width`` and ``value_width`` the padded
-    widths, all powers of two from 16; ``warps`` are the threads of a program, in 32s. A short
-    problem has all its queries in one tile, and one program computes all gradients of a head.
+    widths, all powers of two from 16; ``threads`` are the warps of a program, and the registers of
+    a thread where the compiler is not to decide. A short problem has all its queries in one tile,
+    and one program computes all gradients of a head.
     """
 
     queries: int
     keys: int
     width: int
     value_width: int
-    warps: int
+    threads: tuple[int, int | None]
     is_short: bool
 
 
@@ -73,7 +74,9 @@ def choose_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tiles:
     queries = min(longest, _padded(q.shape[2]))
     is_short = max(q.shape[2], k.shape[2]) <= 64 and q.shape[2] <= queries
     warps = 4 if bytes_wide > 64 else queries // 16
-    return Tiles(queries, keys, width, value_width, warps, is_short)
+    # Left alone, the compiler spills a few bytes of the wide ones, to run more programs at once.
+    registers = 255 if bytes_wide > 128 else None
+    return Tiles(queries, keys, width, value_width, (warps, registers), is_short)
 
 
 def _kernels() -> Any:
@@ -108,7 +111,7 @@ def active_attention_triton(
     arguments |= _settings(q, v, tiles, activation, is_causal, dropout_p, scale)
     arguments |= _strided(out=output, scores=scores if return_scores else None) | {"lse": lse}
     programs = _programs(q, q.shape[2], tiles.queries)
-    kernels.launch(kernels.forward, programs, arguments, tiles.warps)
+    kernels.launch(kernels.forward, programs, arguments, *tiles.threads)
     return output, scores, lse
 
 
@@ -169,13 +172,13 @@ def active_attention_triton_backward(
 def _launch_backward(q: Tensor, k: Tensor, tiles: Tiles, arguments: dict[str, Any]) -> None:
     kernels = _kernels()
     if tiles.is_short:
-        kernels.launch(kernels.backward_short, _programs(q, 1, 1), arguments, tiles.warps)
+        kernels.launch(kernels.backward_short, _programs(q, 1, 1), arguments, *tiles.threads)
         return
     arguments = arguments | {"delta": torch.empty_like(arguments["lse"])}
     programs = _programs(q, q.shape[2], tiles.queries)
-    kernels.launch(kernels.backward_queries, programs, arguments, tiles.warps)
+    kernels.launch(kernels.backward_queries, programs, arguments, *tiles.threads)
     programs = _programs(q, k.shape[2], tiles.keys)
-    kernels.launch(kernels.backward_keys, programs, arguments, tiles.warps)
+    kernels.launch(kernels.backward_keys, programs, arguments, *tiles.threads)
 
 
 @active_attention_triton_backward.register_fake  # pyright: ignore[reportUnknownMemberType]
@@ -255,6 +258,7 @@ def _differentiate(
 ) -> tuple[Tensor | None, ...]:
     q, k, v, prev, mask, seed, output, lse = ctx.saved_tensors
     above = output.new_zeros(()).expand_as(output) if g is None else g
+    g_scores = None if g_scores is None or g_scores.numel() == 0 else g_scores
     wants_prev, wants_mask = ctx.needs_input_grad[3:5]
     d_q, d_k, d_v, d_prev, d_mask = active_attention_triton_backward(
         above, g_scores, q, k, v, prev, mask, seed, output, lse,
