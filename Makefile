@@ -41,6 +41,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) \
 		--no-build-isolation --editable '.[all]'
 	@mv $(UNFINISHED) $(READY)
+	@echo "building the CPU kernels (a minute or two; without a compiler plain torch is used)"
+	@$(BIN)/python -c 'from tsattn.ops.build import build_all; build_all()' 2>/dev/null \
+		|| echo "the CPU kernels were not built: $(BIN)/tsattn doctor --build says why"
 
 demo: $(READY) ## train a forecaster on the shipped ETTh1 and draw a forecast, in the folder demo
 	$(BIN)/tsattn $(DEMO)

@@ -20,6 +20,10 @@ for _proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
 for _exempt in ("no_proxy", "NO_PROXY"):
     os.environ[_exempt] = "127.0.0.1,localhost"
 
+# Compiled kernels are shared by all tests and all runs, for building them takes half a minute.
+_CACHE = os.environ.get("TSATTN_CACHE") or str(Path.home() / ".cache" / "tsattn")
+os.environ.setdefault("TSATTN_KERNELS", str(Path(_CACHE) / "kernels"))
+
 torch.set_num_threads(1)
 
 # A loaded machine is no failure; where CI is set, the examples are the same at every run.

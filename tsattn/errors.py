@@ -31,3 +31,7 @@ class ExistsError(TsattnError, FileExistsError):
 
 class MissingExtraError(TsattnError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class KernelBuildError(TsattnError, RuntimeError):
+    """The compiled kernels are not there and cannot be built."""

@@ -163,7 +163,7 @@ def test_borders_are_those_asked_for(
         *("--data.dataset", "own.csv", "--data.borders", borders),
         *("--data.context", 10, "--data.horizon", 5),
     )
-    assert result["dataset"]["borders"] == expected
+    assert result["dataset"]["borders"]["own"] == expected
     begin, end = expected["test"]
     assert result["test"]["windows_scored"] == end - begin - 15 + 1
 

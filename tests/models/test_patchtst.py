@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.perturbing import perturbed, rebuilt
+from tests.nn.dropping import dropouts_in_order
 from tsattn.models import PatchTST
 from tsattn.nn import EncoderLayer, RevIN
 from tsattn.ops import VALUE_ACTIVATIONS
@@ -136,11 +137,8 @@ def test_features_reach_the_head_width_first_then_patches() -> None:
 
 
 def test_dropout_sits_where_the_published_recipe_has_it() -> None:
-    network, passed = PatchTST(3, 24, 7, **SMALL, dropout=0.3, head_dropout=0.1), []
-    for name, part in network.named_modules():
-        if isinstance(part, nn.Dropout):
-            part.register_forward_hook(lambda m, *_, name=name: passed.append((name, m.p)))
-    network(windows().float())
+    network = PatchTST(3, 24, 7, **SMALL, dropout=0.3, head_dropout=0.1)
+    passed = dropouts_in_order(network, windows().float())
     layer = ["attention_dropout", "dropout", "feedforward.dropout", "dropout"]
     assert passed == [
         ("embed.dropout", 0.3),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.perturbing import perturbed, rebuilt
+from tests.nn.dropping import dropouts_in_order
 from tsattn.models import EncoderDecoderTransformer
 from tsattn.nn import MultiHeadActiveAttention
 
@@ -114,11 +115,7 @@ def test_with_all_values_silenced_the_encoder_cannot_be_heard(inputs: list[Tenso
 
 def test_dropout_sits_where_the_common_recipe_has_it(inputs: list[Tensor]) -> None:
     network = EncoderDecoderTransformer(CHANNELS, CONTEXT, HORIZON, **SMALL, dropout=0.05)
-    passed: list[tuple[str, Any]] = []
-    for name, part in network.named_modules():
-        if isinstance(part, nn.Dropout) and part.p:
-            part.register_forward_hook(lambda m, *_, name=name: passed.append((name, m.p)))
-    network(*(t.float() for t in inputs))
+    passed = [each for each in dropouts_in_order(network, *(t.float() for t in inputs)) if each[1]]
     encoder = ["dropout", "feedforward.dropout", "dropout"]
     decoder = ["dropout", "dropout", "feedforward.dropout", "dropout"]
     names = [

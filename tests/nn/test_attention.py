@@ -49,23 +49,35 @@ def test_the_activation_sees_the_projected_values_with_their_bias_once() -> None
     torch.testing.assert_close(seen[0], expected)
 
 
-@pytest.mark.parametrize("return_scores", [False, True])
-def test_attention_weights_sum_to_one(return_scores: bool) -> None:
+def test_attention_weights_sum_to_one() -> None:
     attention = MultiHeadActiveAttention(12, 3, value_activation=torch.ones_like)
     nn.init.eye_(attention.out.weight)
     nn.init.zeros_(attention.out.bias)
-    output = attention(torch.randn(2, 7, 12), return_scores=return_scores).output
+    output = attention(torch.randn(2, 7, 12)).output
     torch.testing.assert_close(output, torch.ones(2, 7, 12))
 
 
-def test_scores_are_kept_only_where_asked_for_and_include_the_previous_ones() -> None:
+def test_scores_include_the_previous_ones_and_keep_their_scale() -> None:
     attention = MultiHeadActiveAttention(12, 3)
     x = torch.randn(2, 7, 12)
-    assert attention(x).scores is None
-    first = attention(x, return_scores=True).scores
-    again = attention(x, prev_scores=first, return_scores=True).scores
-    assert first.shape == (2, 3, 7, 7)
-    torch.testing.assert_close(again, 2 * first)
+    first = attention(x)
+    again = attention(x, previous=first.factors)
+    assert again.factors.queries.shape == (2, 3, 7, 8)
+    scores = first.factors.scores(0.5)  # 1 / sqrt(width of a head)
+    torch.testing.assert_close(again.factors.scores(0.5), 2 * scores)
+    values = attention.value(x).unflatten(-1, (3, 4)).transpose(1, 2)
+    expected = torch.softmax(2 * scores, dim=-1) @ values
+    torch.testing.assert_close(again.output, attention.out(expected.transpose(1, 2).flatten(2)))
+
+
+def test_a_projection_that_is_watched_or_replaced_is_called_itself() -> None:
+    attention, x = MultiHeadActiveAttention(12, 3), torch.randn(2, 7, 12)
+    usual, seen = attention(x).output, []
+    attention.value.register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(attention(x).output, usual)
+    assert seen == [1]
+    attention.key = nn.Sequential(attention.key, nn.Identity())  # pyright: ignore
+    torch.testing.assert_close(attention(x).output, usual)
 
 
 @pytest.mark.parametrize("impl", ["auto", "reference", "sdpa"])

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.nn.dropping import dropouts_in_order
 from tsattn.nn import (
     DecoderLayer,
     EncoderLayer,
@@ -13,16 +13,9 @@ from tsattn.nn import (
     MultiHeadActiveAttention,
     token_norm,
 )
-
-
-def dropouts_in_order(module: nn.Module, *inputs: Tensor) -> list[str]:
-    """Run a module and name its dropouts in the order in which they were passed."""
-    passed: list[str] = []
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Dropout):
-            part.register_forward_hook(lambda *_, name=name: passed.append(name))
-    module(*inputs)
-    return passed
+from tsattn.nn.attention import ScoreFactors
+from tsattn.nn.dropout import joint_rate
+from tsattn.ops import dropout
 
 
 def encoder_layer(prenorm: bool = False, keep_scores: bool = False) -> EncoderLayer:
@@ -44,15 +37,28 @@ def test_a_post_norm_layer_normalises_after_each_addition() -> None:
 
 
 def test_scores_grow_from_layer_to_layer_only_where_they_are_kept() -> None:
-    x, previous = torch.randn(3, 5, 8), torch.randn(3, 2, 5, 5)
+    x, previous = torch.randn(3, 5, 8), ScoreFactors(*torch.randn(2, 3, 2, 5, 4))
     layer = encoder_layer(keep_scores=True)
-    alone, summed = layer(x).scores, layer(x, previous).scores
-    torch.testing.assert_close(summed, alone + previous)
-    assert encoder_layer()(x).scores is None
+    alone, summed = layer(x).factors, layer(x, previous).factors
+    assert alone is not None
+    assert summed is not None
+    expected = alone.scores(0.5) + previous.scores(0.5)
+    torch.testing.assert_close(summed.scores(0.5), expected)
+    assert encoder_layer()(x).factors is None
+
+
+def test_two_dropouts_in_a_row_are_one_of_their_joint_rate() -> None:
+    assert joint_rate(0.3, 0.3) == pytest.approx(0.51)
+    assert joint_rate(0.0, 0.2) == pytest.approx(0.2)
+    ones = torch.ones(200_000)
+    twice = F.dropout(F.dropout(ones, 0.3), 0.2)
+    once = dropout(ones, joint_rate(0.3, 0.2))
+    assert once.max() == pytest.approx(twice.max().item(), rel=1e-4)
+    assert (once == 0).float().mean().item() == pytest.approx(0.44, abs=0.01)
 
 
 def test_the_attention_branch_of_an_encoder_layer_is_dropped_twice() -> None:
-    passed = dropouts_in_order(encoder_layer(), torch.randn(3, 5, 8))
+    passed = [name for name, _ in dropouts_in_order(encoder_layer(), torch.randn(3, 5, 8))]
     assert passed == ["attention_dropout", "dropout", "feedforward.dropout", "dropout"]
 
 
@@ -70,7 +76,8 @@ def test_a_decoder_layer_looks_at_itself_then_at_the_memory_then_feeds_forward()
 
 
 def test_every_branch_of_a_decoder_layer_is_dropped_once() -> None:
-    passed = dropouts_in_order(decoder_layer(), torch.randn(3, 5, 8), torch.randn(3, 9, 8))
+    inputs = torch.randn(3, 5, 8), torch.randn(3, 9, 8)
+    passed = [name for name, _ in dropouts_in_order(decoder_layer(), *inputs)]
     assert passed == ["dropout", "dropout", "feedforward.dropout", "dropout"]
 
 

@@ -7,22 +7,12 @@ from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
 from tests.ops.attention_cases import CASES, Case, shifted_square
-from tsattn.errors import TsattnError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, active_attention, availability
-from tsattn.ops.impl import choose
+from tsattn.ops.impl import triton_is_interpreted
 
 PLAIN_TORCH = (Impl.REFERENCE, Impl.SDPA)
-
-
-def takes_cpu_tensors(impl: Impl) -> bool:
-    try:
-        return choose(impl, torch.device("cpu"), torch.float32) is impl
-    except TsattnError:
-        return False
-
-
-NAMED = [impl for impl in Impl if takes_cpu_tensors(impl)]
-"""What can run in this process; `test_fused_triton` runs this file again for the Triton kernels."""
+NAMED = [*PLAIN_TORCH, Impl.CPU, *([Impl.TRITON] if triton_is_interpreted() else [])]
+"""Whom CPU tensors may be given; `test_fused_triton` runs this file again in the interpreter."""
 HERE = [Impl.AUTO, *NAMED]
 
 

@@ -8,7 +8,7 @@ import torch
 from tsattn.errors import ConfigError, MissingExtraError, TsattnError
 from tsattn.ops import Impl, active_attention, availability
 from tsattn.ops import impl as module
-from tsattn.ops.impl import choose
+from tsattn.ops.impl import require_triton, taken_by_auto, triton_is_wanted
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -42,18 +42,20 @@ def triton_listing() -> tuple[bool, str]:
 
 def test_auto_takes_triton_on_a_gpu_that_runs_it(machine: Any) -> None:
     machine()
-    assert choose("auto", CUDA, torch.float32) is Impl.TRITON
-    assert choose("auto", CUDA, torch.bfloat16) is Impl.TRITON
-    assert choose("triton", CUDA, torch.float16) is Impl.TRITON
+    assert all(triton_is_wanted(CUDA, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert taken_by_auto(CUDA) is Impl.TRITON
     assert triton_listing()[0]
 
 
-def test_auto_takes_torchs_own_attention_elsewhere(machine: Any) -> None:
+def test_auto_leaves_other_tensors_to_others(machine: Any) -> None:
     machine()
-    assert choose("auto", CPU, torch.float32) is Impl.SDPA
-    assert choose("auto", CUDA, torch.float64) is Impl.SDPA
+    assert not triton_is_wanted(CPU, torch.float32)
+    assert not triton_is_wanted(CUDA, torch.float64)
+    assert taken_by_auto(CPU) in (Impl.CPU, Impl.SDPA)
     machine(interpreter="1", capability=None)
-    assert choose("auto", CPU, torch.float32) is Impl.SDPA
+    assert not triton_is_wanted(CPU, torch.float32)
+    machine(interpreter="1")
+    assert taken_by_auto(CUDA) is Impl.SDPA
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,9 @@ def test_where_triton_cannot_run_the_reason_is_given(
     available, listed = triton_listing()
     assert not available
     assert reason in listed
-    assert choose("auto", CUDA, torch.float32) is Impl.SDPA
+    assert taken_by_auto(CUDA) is Impl.SDPA
     with pytest.raises(TsattnError) as error:
-        choose("triton", CUDA, torch.float32)
+        require_triton(CUDA, torch.float32)
     assert reason in str(error.value)
     assert isinstance(error.value, ConfigError if described.get("triton", True) else ImportError)
 
@@ -84,21 +86,21 @@ def test_where_triton_cannot_run_the_reason_is_given(
 def test_named_triton_refuses_tensors_that_are_not_on_the_gpu(machine: Any) -> None:
     machine()
     with pytest.raises(ConfigError, match="tensors on cuda here, got cpu"):
-        choose("triton", CPU, torch.float32)
+        require_triton(CPU, torch.float32)
 
 
 def test_named_triton_refuses_float64(machine: Any) -> None:
     machine()
     with pytest.raises(ConfigError, match=r"torch\.bfloat16, .*got torch\.float64"):
-        choose("triton", CUDA, torch.float64)
+        require_triton(CUDA, torch.float64)
 
 
 def test_the_interpreter_takes_cpu_tensors_and_no_others(machine: Any) -> None:
     machine(capability=None, interpreter="1")
-    assert choose("triton", CPU, torch.float32) is Impl.TRITON
+    require_triton(CPU, torch.float32)
     assert "interpreter" in triton_listing()[1]
     with pytest.raises(ConfigError, match="tensors on cpu here, got cuda"):
-        choose("triton", CUDA, torch.float32)
+        require_triton(CUDA, torch.float32)
 
 
 @pytest.mark.skipif(

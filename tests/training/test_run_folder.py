@@ -97,7 +97,7 @@ def test_result_says_what_was_trained_on_what(finished: Finished) -> None:
     result = finished.result
     assert result["dataset"]["name"] == "illness"
     assert result["dataset"]["sha256"] in CATALOG["illness"].sha256.values()
-    assert result["dataset"]["borders"] == {
+    assert result["dataset"]["borders"]["illness"] == {
         "train": (0, 676),
         "val": (676 - CONTEXT, 773),
         "test": (773 - CONTEXT, 966),
@@ -119,6 +119,7 @@ def test_result_says_how_it_was_trained(finished: Finished) -> None:
     assert result["device"].startswith("cpu") or result["device"]
     assert result["threads"] == torch.get_num_threads()
     assert result["precision"] == "32-true"
+    assert result["attention"] in ("cpu", "sdpa")
     assert result["versions"]["torch"] == torch.__version__ == version("torch")
     assert {"tsattn", "lightning", "numpy", "python"} <= result["versions"].keys()
     assert result["commit"] is None or len(result["commit"].removesuffix("-dirty")) == 40

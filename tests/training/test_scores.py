@@ -164,14 +164,15 @@ def test_a_part_of_the_test_is_not_passed_off_as_the_whole(tmp_path: Path) -> No
     file = tmp_path / "some.npz"
     result = fit(
         tmp_path / "run",
-        *("--trainer.max_epochs", 1, "--trainer.limit_test_batches", 1),
+        *("--trainer.max_epochs", 1, "--trainer.limit_test_batches", 2),
         *("--save_predictions", file),
     )
-    assert result["test"]["windows_scored"] == BATCH
-    assert result["test"]["windows_dropped"] == TEST_WINDOWS - BATCH
+    assert result["test"]["windows_scored"] == 2 * BATCH
+    assert result["test"]["windows_dropped"] == TEST_WINDOWS - 2 * BATCH
+    assert result["limits"] == {"limit_test_batches": 2}
     with np.load(file) as stored:
         error = stored["prediction"].astype(np.float64) - stored["target"]
-    assert error.shape == (BATCH, HORIZON, 7)
+    assert error.shape == (2 * BATCH, HORIZON, 7)
     assert np.square(error).mean() == pytest.approx(result["test"]["mse"], rel=1e-6)
 
 

@@ -17,6 +17,8 @@ from rich.text import Text
 from tsattn import __version__
 from tsattn.data.catalog import CATALOG
 from tsattn.data.load import cache_dir, find_file, search_folders
+from tsattn.errors import KernelBuildError
+from tsattn.ops.build import build_all
 from tsattn.ops.impl import availability
 from tsattn.resources import datasets_dir
 
@@ -36,6 +38,7 @@ PACKAGES = (
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "neuralforecast": ("neuralforecast",),
     "ray": ("ray",),
+    "bench": ("neuralforecast", "transformers"),
     "plots": ("matplotlib", "plotly", "tensorboard"),
     "triton": ("triton",),
 }
@@ -47,18 +50,35 @@ BF16_FEATURES = ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16", "sve_bf16"
 GIB = 2**30
 
 
-def doctor() -> int:
+def doctor(*, build: bool = False) -> int:
     """Print the versions, devices, implementations, extras and data of this machine.
+
+    Args:
+        build: build the CPU kernels first, even if that failed before.
 
     Returns:
         The exit status: 0 when networks can be trained here, 1 when something they cannot do
-        without is missing (it is printed last).
+        without is missing (it is printed last) or the kernels did not build.
 
     Example:
         >>> from tsattn.cli.doctor import doctor
         >>> status = doctor()  # doctest: +SKIP
     """
-    return print_report(Console())
+    console = Console()
+    built = build_kernels(console) if build else True
+    return print_report(console) or int(not built)
+
+
+def build_kernels(console: Console) -> bool:
+    """Build the CPU kernels, print where they lie or why they could not be built."""
+    console.print("building the CPU kernels, which takes half a minute or more")
+    try:
+        library = build_all()
+    except KernelBuildError as error:
+        console.print(f"problem: {error}", style="red", markup=False)
+        return False
+    console.print(f"built: {library}\n", markup=False)
+    return True
 
 
 def print_report(console: Console) -> int:

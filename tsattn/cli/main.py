@@ -13,7 +13,7 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "data", "doctor")
+_COMMANDS = (*_TRAINING, "bench", "data", "doctor")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
@@ -21,6 +21,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
+  tsattn bench     kernels | train: speed beside what people use today
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
@@ -65,11 +66,19 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if command == "data":
         return _data(rest)
+    if command == "bench":
+        _quieten_libraries()
+        from tsattn.bench.command import bench
+
+        return bench(rest)
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
-        ArgumentParser(prog="tsattn doctor", description=doctor.__doc__).parse_args(rest)
-        return doctor()
+        parser = ArgumentParser(prog="tsattn doctor", description=doctor.__doc__)
+        parser.add_argument(
+            "--build", action="store_true", help="build the CPU kernels now, even if that failed"
+        )
+        return doctor(build=parser.parse_args(rest).build)
     near = get_close_matches(command, _COMMANDS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     print(f"unknown command {command!r}{hint}\n\n{_USAGE}", file=sys.stderr)

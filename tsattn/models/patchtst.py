@@ -130,9 +130,9 @@ class PatchTST(ForecastNetwork):
         self.check_window(x_BTC)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
         tokens = self.embed(x)
-        x, scores = tokens.flatten(0, 1), None
+        x, factors = tokens.flatten(0, 1), None
         for layer in self.layers:
-            x, scores = layer(x, scores)
+            x, factors = layer(x, factors)
         features = x.view_as(tokens).transpose(2, 3).flatten(2)
         y_BHC = self.head(features).transpose(1, 2)
         if self.revin and statistics:

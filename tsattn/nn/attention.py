@@ -1,21 +1,45 @@
 """Multi-head active attention."""
 
 import copy
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
+from tsattn.nn.linear import apply_together
 from tsattn.ops import Impl, ValueActivation, active_attention
 from tsattn.ops.activations import as_function
 from tsattn.ops.impl import as_impl
-from tsattn.tensors import Scores, Tokens
+from tsattn.tensors import Keys, Queries, Scores, Tokens
+
+
+class ScoreFactors(NamedTuple):
+    """Queries and keys of one or several layers, side by side in the last axis.
+
+    The scores of all these layers together, ``scale * sum_l Q_l K_l'``, are one product of the two,
+    so that residual attention hands on these narrow tensors and never a [.., Q, K] one.
+    """
+
+    queries: Queries
+    keys: Keys
+
+    def joined(self, more: "ScoreFactors") -> "ScoreFactors":
+        """Return the factors of the sum of both scores."""
+        return ScoreFactors(
+            torch.cat([self.queries, more.queries], dim=-1),
+            torch.cat([self.keys, more.keys], dim=-1),
+        )
+
+    def scores(self, scale: float) -> Scores:
+        """Return the scores themselves, [B, N, Q, K]."""
+        return scale * self.queries @ self.keys.transpose(-2, -1)
 
 
 class Attended(NamedTuple):
-    """What attention returns: the output and, where they are kept, its scores."""
+    """What attention returns: the output, and the factors of the scores it was made from."""
 
     output: Tensor
-    scores: Tensor | None
+    factors: ScoreFactors
 
 
 class MultiHeadActiveAttention(nn.Module):
@@ -76,26 +100,45 @@ class MultiHeadActiveAttention(nn.Module):
         query_BQD: Tokens,
         memory_BKD: Tensor | None = None,
         *,
-        prev_scores: Scores | None = None,
-        return_scores: bool = False,
+        previous: ScoreFactors | None = None,
         is_causal: bool = False,
     ) -> Attended:
-        """Attend from ``query`` to ``memory``, or to itself when there is no memory."""
-        memory = query_BQD if memory_BKD is None else memory_BKD
-        result = active_attention(
-            self._heads(self.query(query_BQD)),
-            self._heads(self.key(memory)),
-            self._heads(self.value(memory)),
+        """Attend from ``query`` to ``memory``, or to itself when there is no memory.
+
+        Args:
+            query_BQD: tokens that look.
+            memory_BKD: tokens that are looked at.
+            previous: factors of the scores of earlier layers, which are added to the scores.
+            is_causal: token ``i`` looks at tokens ``0..i`` only.
+        """
+        query, key, value = self._project(query_BQD, memory_BKD)
+        scale = query.shape[-1] ** -0.5  # of one layer, however many are summed
+        factors = ScoreFactors(query, key)
+        if previous is not None:
+            factors = previous.joined(factors)
+        attended = active_attention(
+            factors.queries,
+            factors.keys,
+            value,
             activation=self.value_activation,
-            prev_scores=prev_scores,
-            return_scores=return_scores,
             is_causal=is_causal,
             dropout_p=self.weight_dropout if self.training else 0.0,
+            scale=scale,
             impl=self.impl,
         )
-        output, scores = result if isinstance(result, tuple) else (result, None)
-        return Attended(self.out(output.transpose(1, 2).flatten(2)), scores)
+        output = cast(Tensor, attended)  # scores were not asked for
+        return Attended(self.out(output.transpose(1, 2).flatten(2)), factors)
 
-    def _heads(self, x_BLD: Tensor) -> Tensor:
+    def _project(self, query_BQD: Tensor, memory_BKD: Tensor | None) -> list[Tensor]:
+        """Return queries, keys and values [B, N, L, W], projected together where they can be."""
+        if memory_BKD is None:
+            return self._heads(query_BQD, self.query, self.key, self.value)
+        return self._heads(query_BQD, self.query) + self._heads(memory_BKD, self.key, self.value)
+
+    def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
+        """Apply several linear maps, and take the results apart into heads."""
         batch, length, _ = x_BLD.shape
-        return x_BLD.view(batch, length, self.num_heads, -1).transpose(1, 2)
+        return [
+            part.view(batch, length, self.num_heads, -1).transpose(1, 2)
+            for part in apply_together(x_BLD, *maps)
+        ]

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention
+from tsattn.nn.dropout import Dropout
 from tsattn.tensors import Tokens
 
 
@@ -37,11 +38,12 @@ class DecoderLayer(nn.Module):
         self.self_norm = nn.LayerNorm(d_model)
         self.cross_norm = nn.LayerNorm(d_model)
         self.feedforward_norm = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BQD: Tokens, memory_BKD: Tensor) -> Tensor:
         """Return the decoder's tokens after the three branches."""
-        attended = self.self_attention(x_BQD, is_causal=True).output
-        x = self.self_norm(x_BQD + self.dropout(attended))
-        x = self.cross_norm(x + self.dropout(self.cross_attention(x, memory_BKD).output))
-        return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
+        drop_and_add = self.dropout.added_to
+        x = x_BQD
+        x = self.self_norm(drop_and_add(x, self.self_attention(x, is_causal=True).output))
+        x = self.cross_norm(drop_and_add(x, self.cross_attention(x, memory_BKD).output))
+        return self.feedforward_norm(drop_and_add(x, self.feedforward(x)))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsattn.nn.dropout import Dropout
 from tsattn.tensors import Context
 
 
@@ -52,7 +53,7 @@ class PatchEmbedding(nn.Module):
         self.num_patches = (context + self.padding - patch_length) // stride + 1
         self.project = nn.Linear(patch_length, d_model)
         self.position = nn.Parameter(torch.empty(self.num_patches, d_model).uniform_(-0.02, 0.02))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Context) -> Tensor:
         """Return the tokens [B, C, P, D]."""
@@ -89,7 +90,7 @@ class CalendarEmbedding(nn.Module):
         self.calendar = (
             nn.Linear(calendar_features, d_model, bias=False) if calendar_features else None
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BLC: Tensor, marks_BLM: Tensor | None) -> Tensor:
         """Return the tokens [B, L, D]."""

@@ -4,15 +4,18 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from tsattn.nn.attention import MultiHeadActiveAttention
-from tsattn.tensors import Scores, Tokens
+from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
+from tsattn.nn.dropout import Dropout, joint_rate
+from tsattn.nn.norm import normalise_sum
+from tsattn.ops import add_dropout
+from tsattn.tensors import Tokens
 
 
 class Encoded(NamedTuple):
-    """Tokens after a layer and, where they are kept, the layer's attention scores."""
+    """Tokens after a layer and, where they are kept, the factors of its attention scores."""
 
     tokens: Tensor
-    scores: Tensor | None
+    factors: ScoreFactors | None
 
 
 class EncoderLayer(nn.Module):
@@ -29,9 +32,10 @@ class EncoderLayer(nn.Module):
         dropout: probability of dropping a feature of a branch before it is added.
         attention_dropout: a second dropout on the attention's output, before ``dropout``.
         prenorm: normalise before the branch instead of after the addition.
-        keep_scores: add the previous layer's attention scores and hand on the sum.
+        keep_scores: add the earlier layers' attention scores and hand on the sum, as factors.
 
-    Source: Vaswani et al. 2017. Residual scores and the doubled dropout: published PatchTST code.
+    Source: Vaswani et al. 2017. Residual scores and the doubled dropout: published PatchTST
+    code; the two dropouts are drawn as the one of their joint rate.
     """
 
     def __init__(
@@ -51,19 +55,20 @@ class EncoderLayer(nn.Module):
         self.feedforward = feedforward
         self.attention_norm = attention_norm
         self.feedforward_norm = feedforward_norm
-        self.attention_dropout = nn.Dropout(attention_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.attention_dropout = Dropout(attention_dropout)
+        self.dropout = Dropout(dropout)
         self.prenorm = prenorm
         self.keep_scores = keep_scores
 
-    def forward(self, x_BLD: Tokens, prev_scores: Scores | None = None) -> Encoded:
+    def forward(self, x_BLD: Tokens, previous: ScoreFactors | None = None) -> Encoded:
         """Return the tokens after both branches."""
-        x = self.attention_norm(x_BLD) if self.prenorm else x_BLD
-        attended = self.attention(x, prev_scores=prev_scores, return_scores=self.keep_scores)
-        x = x_BLD + self.dropout(self.attention_dropout(attended.output))
+        twice = joint_rate(self.attention_dropout.rate, self.dropout.rate)
         if self.prenorm:
-            x = x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+            attended = self.attention(self.attention_norm(x_BLD), previous=previous)
+            x = add_dropout(x_BLD, attended.output, twice)
+            x = self.dropout.added_to(x, self.feedforward(self.feedforward_norm(x)))
         else:
-            x = self.attention_norm(x)
-            x = self.feedforward_norm(x + self.dropout(self.feedforward(x)))
-        return Encoded(x, attended.scores)
+            attended = self.attention(x_BLD, previous=previous)
+            x = normalise_sum(self.attention_norm, x_BLD, attended.output, twice)
+            x = normalise_sum(self.feedforward_norm, x, self.feedforward(x), self.dropout.rate)
+        return Encoded(x, attended.factors if self.keep_scores else None)

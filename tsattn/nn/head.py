@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tsattn.nn.dropout import Dropout
+
 
 class ForecastHead(nn.Module):
     """One linear map from all features of a channel to its horizon.
@@ -34,7 +36,7 @@ class ForecastHead(nn.Module):
         self.individual = individual
         self.weight = nn.Parameter(torch.empty(*copies, horizon, features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(*copies, horizon).uniform_(-bound, bound))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features_BCF: Tensor) -> Tensor:
         """Return the forecasts [B, C, H]."""

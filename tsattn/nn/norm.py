@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tsattn.ops import add_dropout, add_dropout_batch_norm
 from tsattn.tensors import Context, Horizon, Tokens
 
 NormKind = Literal["batch", "layer"]
@@ -63,9 +64,45 @@ class RevIN(nn.Module):
 class TokenBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of tokens [B, L, D]: each feature over batch and positions."""
 
+    momentum: float  # pyright: ignore[reportIncompatibleVariableOverride]
+    weight: nn.Parameter
+    bias: nn.Parameter
+    running_mean: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+    running_var: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+    num_batches_tracked: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def forward(self, input: Tokens) -> Tensor:
         """Normalise every feature over all tokens of the batch."""
         return super().forward(input.flatten(0, 1)).view_as(input)
+
+    def normalise_sum(self, residual: Tokens, branch: Tokens, p: float) -> Tensor:
+        """Normalise ``residual + drop(branch)`` in one operation; dropout with probability p."""
+        rows = residual.shape[0] * residual.shape[1]
+        if not self.training or rows < 2:  # torch says why one row cannot be normalised
+            return self(add_dropout(residual, branch, p))
+        output, mean, variance = add_dropout_batch_norm(
+            residual, branch, self.weight, self.bias, p=p, eps=self.eps
+        )
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            unbiased = variance * (rows / (rows - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        return output
+
+
+def normalise_sum(norm: nn.Module, residual: Tokens, branch: Tokens, p: float) -> Tensor:
+    """Return ``norm(residual + drop(branch))``, in one operation where there is one for it.
+
+    Args:
+        norm: a normalisation of tokens.
+        residual: tokens before the branch.
+        branch: what the branch made of them.
+        p: probability of dropping a feature of the branch.
+    """
+    if isinstance(norm, TokenBatchNorm):
+        return norm.normalise_sum(residual, branch, p)
+    return norm(add_dropout(residual, branch, p))
 
 
 def token_norm(kind: NormKind, d_model: int) -> nn.Module:

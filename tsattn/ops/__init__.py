@@ -2,6 +2,20 @@
 
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention
+from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
+from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
+from tsattn.ops.norm import add_dropout_batch_norm
 
-__all__ = ["VALUE_ACTIVATIONS", "Impl", "ValueActivation", "active_attention", "availability"]
+__all__ = [
+    "VALUE_ACTIVATIONS",
+    "Impl",
+    "ValueActivation",
+    "active_attention",
+    "add_dropout",
+    "add_dropout_batch_norm",
+    "availability",
+    "dropout",
+    "feedforward",
+    "gelu_dropout",
+]

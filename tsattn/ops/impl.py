@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.ops import build
 
 _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -21,6 +22,7 @@ class Impl(StrEnum):
     AUTO = "auto"
     REFERENCE = "reference"
     SDPA = "sdpa"
+    CPU = "cpu"
     TRITON = "triton"
 
 
@@ -41,27 +43,29 @@ def availability() -> list[Availability]:
     return [
         Availability(Impl.REFERENCE, True, "the equation in plain torch, on every device"),
         Availability(Impl.SDPA, True, "torch's own attention, the activation outside"),
+        Availability(Impl.CPU, *build.status()),
         Availability(Impl.TRITON, refusal is None, refusal or what),
     ]
 
 
-def choose(impl: str | Impl, device: torch.device, dtype: torch.dtype) -> Impl:
-    """Return the implementation that runs: the named one, or for ``auto`` the best that can.
+def taken_by_auto(device: torch.device) -> Impl:
+    """Return what ``auto`` takes for float32 and bfloat16 tensors on a device."""
+    if triton_is_wanted(device, torch.float32):
+        return Impl.TRITON
+    return Impl.CPU if device.type == "cpu" and build.is_ready() else Impl.SDPA
 
-    ``auto`` takes ``triton`` for CUDA tensors where it can run, otherwise ``sdpa``.
+
+def as_impl(impl: str | Impl) -> Impl:
+    """Return the member of `Impl` that a name means.
 
     Raises:
         ValueError: no implementation has this name.
-        ConfigError: a named implementation cannot run with this device or dtype.
-        MissingExtraError: a named implementation needs a package that is not installed.
     """
-    chosen = as_impl(impl)
-    if chosen is Impl.AUTO:
-        fits = device.type == "cuda" and dtype in _TRITON_DTYPES and triton_refusal() is None
-        return Impl.TRITON if fits else Impl.SDPA
-    if chosen is Impl.TRITON:
-        _require_triton(device, dtype)
-    return chosen
+    try:
+        return Impl(impl)
+    except ValueError:
+        known = ", ".join(Impl)
+        raise ValueError(f"unknown impl {impl!r}; expected one of {known}") from None
 
 
 def triton_is_interpreted() -> bool:
@@ -86,7 +90,19 @@ def triton_refusal() -> str | None:
     return None
 
 
-def _require_triton(device: torch.device, dtype: torch.dtype) -> None:
+def triton_is_wanted(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``auto`` takes the Triton kernels: for CUDA tensors, where they can run."""
+    on_gpu = device.type == "cuda" and not triton_is_interpreted()
+    return on_gpu and dtype in _TRITON_DTYPES and triton_refusal() is None
+
+
+def require_triton(device: torch.device, dtype: torch.dtype) -> None:
+    """Do nothing where the Triton kernels can take such tensors.
+
+    Raises:
+        MissingExtraError: triton is not installed.
+        ConfigError: the machine, the device or the dtype is not one of theirs.
+    """
     refusal = triton_refusal()
     if refusal is not None:
         kind = ConfigError if find_spec("triton") else MissingExtraError
@@ -102,16 +118,3 @@ def _require_triton(device: torch.device, dtype: torch.dtype) -> None:
         raise ConfigError(
             f"impl 'triton' takes {known}, got {dtype}; convert the tensors, or choose 'auto'"
         )
-
-
-def as_impl(impl: str | Impl) -> Impl:
-    """Return the member of `Impl` that a name means.
-
-    Raises:
-        ValueError: no implementation has this name.
-    """
-    try:
-        return Impl(impl)
-    except ValueError:
-        known = ", ".join(Impl)
-        raise ValueError(f"unknown impl {impl!r}; expected one of {known}") from None

@@ -22,6 +22,7 @@ from tsattn.models import NETWORKS, ForecastNetwork
 RECORD = "tsattn"
 FORMAT = 1
 
+_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -118,17 +119,21 @@ def load_network(path: str | Path, network: ForecastNetwork | None = None) -> Fo
     return network.eval()
 
 
-def load_weights(network: ForecastNetwork, path: str | Path | None) -> None:
+def load_weights(network: ForecastNetwork, path: str | Path | None) -> dict[str, Any]:
     """Load a checkpoint's weights into a network that exists; without a path, do nothing.
+
+    Returns:
+        What the checkpoint's record says of the data it was trained on.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or holds another network.
     """
     if path is None:
-        return
+        return {}
     content = read_checkpoint(path)
     require_same_network(content, network, Path(path))
     _load(network, content, Path(path))
+    return content[RECORD].get("data") or {}
 
 
 def _load(network: ForecastNetwork, content: Mapping[str, Any], path: Path) -> None:
@@ -171,6 +176,37 @@ def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, p
         raise CheckpointError(
             f"{path} holds another {ours['class']} than the configuration describes: "
             + ("; ".join(differing) or "its weights have other names or shapes")
+        )
+
+
+def require_same_run(
+    content: Mapping[str, Any], data: Mapping[str, Any], training: Mapping[str, Any], path: Path
+) -> None:
+    """Refuse to go on with a run under other data or settings than it began with.
+
+    Args:
+        content: the checkpoint.
+        data: what the data module describes now.
+        training: what the task describes now.
+        path: the checkpoint's file, for the message.
+
+    Raises:
+        CheckpointError: with everything that differs.
+    """
+    record = content[RECORD]
+    differing = [
+        f"{name} {now[name]!r} instead of {then[name]!r}"
+        for then, now, names in (
+            (record.get("data") or {}, data, _DATA_OF_A_RUN),
+            (record.get("training") or {}, training, tuple(training)),
+        )
+        for name in names
+        if name in then and then[name] != now[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with the "
+            "run's own config.yaml, or start anew in another --run_dir"
         )
 
 

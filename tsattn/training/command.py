@@ -31,11 +31,14 @@ from tsattn.training.checkpoint import (
     load_weights,
     read_checkpoint,
     require_same_network,
+    require_same_run,
 )
 from tsattn.training.datamodule import ForecastData
+from tsattn.training.estimate import EnoughMeasuredError, FirstSteps
 from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.limits import limits_of, refuse_settings
 from tsattn.training.parser import RecipeParser
-from tsattn.training.recipes import with_recipes
+from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.task import ForecastTask
 
@@ -44,8 +47,17 @@ _LINKS = {
     "data.context": "model.network.init_args.context",
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
+    "data.season": "model.network.init_args.season",
 }
-_NOT_SAVED = ("config", "ckpt_path", "overwrite", "save_predictions", "run_dir", "verbose")
+_NOT_SAVED = (
+    "config",
+    "ckpt_path",
+    "estimate",
+    "overwrite",
+    "save_predictions",
+    "run_dir",
+    "verbose",
+)
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any] | None:
@@ -104,6 +116,11 @@ class TrainingCLI(LightningCLI):
             "--overwrite", action="store_true", help="replace an existing run or output file"
         )
         parser.add_argument(
+            "--estimate",
+            action="store_true",
+            help="with fit: measure a few steps, say how long the run will take, and write nothing",
+        )
+        parser.add_argument(
             "--save_predictions",
             type=Path | None,
             help="npz file for the forecasts of all test windows",
@@ -135,11 +152,15 @@ class TrainingCLI(LightningCLI):
         given = self._given
         self.fitting = self.subcommand == "fit"
         self.folder = RunFolder(self._run_dir())
+        refuse_settings(given.trainer.as_dict())
         given.ckpt_path = self._checkpoint(given.get("ckpt_path"))
         self.resuming = self.fitting and self.folder.owns(given.ckpt_path)
         if given.save_predictions:
             refuse_existing(given.save_predictions, overwrite=given.overwrite)
-        self.keeps_files = self.fitting and not given.trainer.fast_dev_run
+        self.estimating = bool(given.estimate)
+        if self.estimating and not self.fitting:
+            raise ConfigError(f"--estimate belongs to fit, not to {self.subcommand}; leave it out")
+        self.keeps_files = self.fitting and not given.trainer.fast_dev_run and not self.estimating
         if self.keeps_files and not self.resuming and not _is_child():
             self.folder.require_unused(overwrite=given.overwrite)
 
@@ -173,6 +194,10 @@ class TrainingCLI(LightningCLI):
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
+            callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
+        if self.estimating:
+            callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
+            kwargs.setdefault("enable_checkpointing", False)
         given = self._get(self.config_init, "trainer")
         given["callbacks"] = [*(given.get("callbacks") or []), *report.progress(), *callbacks]
         given["plugins"] = [*_as_list(given.get("plugins")), SafeCheckpointIO()]
@@ -191,7 +216,11 @@ class TrainingCLI(LightningCLI):
         """Create the run folder; from here on files are written."""
         self.model.trainable()
         if checkpoint := self._given.ckpt_path:
-            require_same_network(read_checkpoint(checkpoint), self.model.network, checkpoint)
+            content = read_checkpoint(checkpoint)
+            require_same_network(content, self.model.network, checkpoint)
+            if self.resuming:
+                data, training = self.datamodule.describe(), self.model.describe()
+                require_same_run(content, data, training, checkpoint)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -199,19 +228,22 @@ class TrainingCLI(LightningCLI):
                 self.folder.clear()
             self.folder.create()
             write_atomically(self.folder.config, self._resolved_config())
-            report.draw_schedule_of(self.model, self.datamodule, self.trainer, self.folder)
 
     def fit(self, **arguments: Any) -> None:
-        """Train; a person's interruption comes out as such, where Lightning exits."""
+        """Train, or measure; an interruption comes out as such, where Lightning exits."""
         try:
             self.trainer.fit(**arguments)
+        except EnoughMeasuredError:
+            return
         except SystemExit:
             if self.trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
 
     def after_fit(self) -> None:
-        """Test the best checkpoint and write the result."""
+        """Test the best checkpoint and write the result, unless steps were only measured."""
+        if self.estimating:
+            return
         self._test(self.folder.best if self.keeps_files else None)
 
     def before_validate(self) -> None:
@@ -238,7 +270,8 @@ class TrainingCLI(LightningCLI):
 
     def _test(self, checkpoint: Path | None) -> None:
         epochs = self.trainer.current_epoch
-        load_weights(self.model.network, checkpoint)
+        trained = load_weights(self.model.network, checkpoint)
+        self.datamodule.compare(trained)
         self.trainer.test(self.model, self.datamodule, verbose=False)
         if not self.trainer.is_global_zero or self._given.trainer.fast_dev_run:
             return
@@ -247,6 +280,8 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
+            recipes=recipes_of(self.arguments),
+            limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,
             seconds=self.table.seconds if self.table else 0.0,
         )
@@ -268,9 +303,10 @@ class TrainingCLI(LightningCLI):
             given.data.dataset = str(Path(given.data.dataset).resolve())
         if given.data.root is not None:
             given.data.root = Path(given.data.root).expanduser().resolve()
+        given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
-        return yaml.safe_dump(settings, sort_keys=False)
+        return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """The data of a run: from a dataset's name or a file to batches of windows."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +142,19 @@ class ForecastData(L.LightningDataModule):
         """Test windows that published code scores: those of full batches of the training size."""
         return len(self.prepared.test) // self.batch_size * self.batch_size
 
+    def compare(self, trained: Mapping[str, Any]) -> None:
+        """Say so where a checkpoint was trained on other data than it is scored on.
+
+        Args:
+            trained: the description of that data; empty for a network without training.
+        """
+        if trained and trained["sha256"] != self.prepared.panel.sha256:
+            now = self.prepared.panel
+            print(
+                f"note: trained on {trained['name']} ({trained['sha256'][:8]}), scored on "
+                f"{now.name} ({now.sha256[:8]}) with that data's own scaler"
+            )
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data (Lightning calls this in every process)."""
         _ = self.prepared
@@ -187,7 +201,7 @@ class ForecastData(L.LightningDataModule):
             len(windows),
             batch_size,
             shuffle=shuffle,
-            seed=run_seed(),
+            seed=run_seed() or 0,
             drop_last=shuffle,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -209,6 +223,7 @@ def auto_sizes(panel: Panel, context: Size, horizon: Size) -> tuple[int, int]:
     return context, horizon
 
 
-def run_seed() -> int:
-    """Return the seed that `lightning.seed_everything` set, or 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+def run_seed() -> int | None:
+    """Return the seed that `lightning.seed_everything` set, or None where nobody set one."""
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return None if seed is None else int(seed)

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
+from tsattn.data.catalog import CATALOG
 from tsattn.models import NETWORKS
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.schedules import EpochDecay, OneCycle
@@ -34,6 +35,8 @@ class RecipeParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest key where one is unknown, and exit with 2."""
         text = str(message if message else ex)
+        if "data.dataset" in text and "required" in text:
+            text = f"no data: give --data.dataset a name ({', '.join(CATALOG)}) or a CSV file"
         print(f"error: {text}{suggestion(text)}", file=sys.stderr)
         print("all options: tsattn fit --help", file=sys.stderr)
         raise SystemExit(2)
@@ -55,6 +58,7 @@ def suggestion(message: str) -> str:
 def known_words() -> list[str]:
     """Every key a recipe may hold and every class it may name."""
     keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
+    keys.append("estimate")
     for prefix, owner in (
         ("trainer", Trainer),
         ("model", ForecastTask),

@@ -60,7 +60,7 @@ def draw_forecast(
 
 
 def draw_schedule(
-    path: Path, schedule: Schedule, learning_rate: float, epochs: int, steps_per_epoch: int
+    path: Path, schedule: Schedule, learning_rate: float, total: int, steps_per_epoch: int
 ) -> None:
     """Draw the learning rate and beta1 of every step over the epochs.
 
@@ -68,10 +68,9 @@ def draw_schedule(
         path: the PNG file to write.
         schedule: the schedule.
         learning_rate: the rate its factor multiplies.
-        epochs: epochs of the whole training.
+        total: optimiser steps of the whole training.
         steps_per_epoch: optimiser steps of an epoch.
     """
-    total = epochs * steps_per_epoch
     steps = np.unique(np.linspace(0, total - 1, min(total, 4000)).astype(int))
     places = [Place(int(s) // steps_per_epoch + 1, int(s), total) for s in steps]
     figure, axes = _figure(2)

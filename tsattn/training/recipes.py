@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ from tsattn.resources import configs_dir
 
 DEFAULT_RECIPE = Path("patchtst") / "default.yaml"
 _FLAGS = ("--config", "-c")
+_MADE_FROM = "# made from: "
 
 
 def with_recipes(arguments: Sequence[str]) -> list[str]:
@@ -41,6 +43,29 @@ def with_recipes(arguments: Sequence[str]) -> list[str]:
     if not any(_names_a_network(recipe) for recipe in recipes):
         words[1:1] = ["--config", str(configs_dir() / DEFAULT_RECIPE)]
     return words
+
+
+def recipes_of(arguments: Sequence[str]) -> list[str]:
+    """Return the recipes among arguments that `with_recipes` returned, the shipped ones by name.
+
+    The ``config.yaml`` of a run stands for the recipes that it was made from.
+    """
+    files = [Path(b).resolve() for a, b in pairwise(arguments) if a == "--config"]
+    return [recipe for file in files for recipe in _origins(file)]
+
+
+def made_from(recipes: Sequence[str]) -> str:
+    """Return the comment by which a run's ``config.yaml`` names its recipes."""
+    return f"{_MADE_FROM}{', '.join(recipes)}\n"
+
+
+def _origins(file: Path) -> list[str]:
+    with file.open(encoding="utf-8") as lines:
+        first = lines.readline().strip()
+    if first.startswith(_MADE_FROM):
+        return first.removeprefix(_MADE_FROM).split(", ")
+    root = configs_dir().parent
+    return [file.relative_to(root).as_posix() if file.is_relative_to(configs_dir()) else file.name]
 
 
 def _find(name: str) -> Path:

@@ -68,7 +68,10 @@ def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -
 def show_result(result: Mapping[str, Any]) -> None:
     """Print the test scores beside the floors."""
     test, published = result["test"], result["as_published"]
-    table = Table(title=f"{result['dataset']['name']}: {test['windows_scored']:,} test windows")
+    title = f"{result['dataset']['name']}: {test['windows_scored']:,} test windows"
+    if test["windows_dropped"]:
+        title += f", {test['windows_dropped']:,} left out by limits: no test score"
+    table = Table(title=title)
     for column in ("", "MSE", "MAE"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row(
@@ -103,15 +106,22 @@ def draw_forecast_of(
     Console().print(f"forecast picture: {folder.forecast_picture}")
 
 
-def draw_schedule_of(
-    task: ForecastTask, data: ForecastData, trainer: L.Trainer, folder: RunFolder
-) -> None:
-    """Write the picture of the learning rate, where pictures can be made."""
-    try:
-        from tsattn.training.pictures import draw_schedule
+class SchedulePicture(Callback):
+    """Draws learning rate and beta1 when training starts, where pictures can be made."""
 
-        steps = len(data.train_dataloader())
-        epochs = trainer.max_epochs or 1
-        draw_schedule(folder.schedule_picture, task.schedule, task.learning_rate, epochs, steps)
-    except MissingExtraError:
-        return  # said once, at the forecast picture
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the steps that this training will really take."""
+        if not trainer.is_global_zero or not isinstance(pl_module, ForecastTask):
+            return
+        total = int(trainer.estimated_stepping_batches)
+        per_epoch = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        rate = pl_module.learning_rate
+        try:
+            from tsattn.training.pictures import draw_schedule
+
+            draw_schedule(self.folder.schedule_picture, pl_module.schedule, rate, total, per_epoch)
+        except MissingExtraError:
+            return  # said once, at the forecast picture

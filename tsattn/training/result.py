@@ -5,6 +5,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tsattn
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
 from tsattn.metrics import WindowErrors
 from tsattn.models import ForecastNetwork, LastValue, SeasonalNaive, WindowMean
+from tsattn.nn import MultiHeadActiveAttention
+from tsattn.ops.impl import Impl, taken_by_auto
 from tsattn.training.checkpoint import describe_network, read_checkpoint
 from tsattn.training.datamodule import ForecastData, run_seed
 from tsattn.training.task import ForecastTask
@@ -50,7 +53,7 @@ def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
     }
 
 
-def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
+def floors(data: ForecastData, windows: int) -> dict[str, dict[str, float] | None]:
     """Score the trivial forecasts on the test windows; None: the season exceeds the context."""
     sizes = (data.channels, data.context, data.horizon)
     networks: dict[str, ForecastNetwork] = {
@@ -59,15 +62,19 @@ def floors(data: ForecastData) -> dict[str, dict[str, float] | None]:
     }
     if data.season <= data.context:
         networks["seasonal_naive"] = SeasonalNaive(*sizes, season=data.season)
-    scored = {name: _score(network, data.prepared.test) for name, network in networks.items()}
+    scored = {
+        name: _score(network, data.prepared.test, windows) for name, network in networks.items()
+    }
     return {name: scored.get(name) for name in ("last_value", "seasonal_naive", "window_mean")}
 
 
-def _score(network: ForecastNetwork, windows: Windows, batch_size: int = 256) -> dict[str, float]:
+def _score(
+    network: ForecastNetwork, windows: Windows, first: int, batch_size: int = 256
+) -> dict[str, float]:
     errors = WindowErrors(network.channels, sync_on_compute=False)
     with torch.inference_mode():
-        for start in range(0, len(windows), batch_size):
-            batch = windows[start : start + batch_size]
+        for start in range(0, first, batch_size):
+            batch = windows[start : min(start + batch_size, first)]
             errors.update(network(batch.past_BTC).mean, batch.future_BHC, batch.index_B)
     scores = errors.compute()
     return {"mse": scores["mse"].item(), "mae": scores["mae"].item()}
@@ -79,6 +86,8 @@ def result_of(
     data: ForecastData,
     *,
     checkpoint: Path | None,
+    recipes: list[str],
+    limits: dict[str, Any],
     epochs: int,
     seconds: float,
 ) -> dict[str, Any]:
@@ -89,14 +98,20 @@ def result_of(
         task: the task, its `test_errors` filled.
         data: the data.
         checkpoint: the checkpoint that was tested.
+        recipes: the configuration files it was made from.
+        limits: trainer settings that cut the run short; mostly none.
         epochs: epochs that training ran.
         seconds: wall time of training and validation.
     """
     panel, prepared = data.prepared.panel, data.prepared
+    scored = int(task.test_errors.compute()["windows"])
     best = read_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else None
     return {
         **scores_of(task.test_errors, len(prepared.test)),
-        "floors": floors(data),
+        "floors": floors(data, scored),
+        "recipes": recipes,
+        "training": task.describe() | {"batch_size": data.batch_size},
+        "limits": limits,
         "network": describe_network(task.network),
         "dataset": {
             "name": panel.name,
@@ -104,7 +119,10 @@ def result_of(
             "rows": panel.num_rows,
             "channels": panel.num_channels,
             "series": panel.num_series,
-            "borders": prepared.borders[0].parts(),
+            "borders": {
+                series: border.parts()
+                for series, border in list(zip(panel.ids, prepared.borders, strict=True))[:20]
+            },
             "scaler": "mean and deviation (ddof 0) of the training rows, per series and channel",
             "notes": list(prepared.notes),
         },
@@ -115,7 +133,8 @@ def result_of(
         "seed": run_seed(),
         "epochs": epochs,
         "best_epoch": best,
-        "checkpoint_rule": "lowest validation loss over all validation windows",
+        "checkpoint_rule": "lowest validation loss"
+        + (" over the batches that limits left" if limits else " over all validation windows"),
         "wall_seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in task.network.parameters() if p.requires_grad),
         **environment(trainer),
@@ -127,14 +146,22 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(device),
+        "device": torch.cuda.get_device_name(device) if on_gpu else processor(device),
         "devices": trainer.world_size,
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
+        "attention": _attention(trainer.lightning_module, device),
         "versions": {name: version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
     }
+
+
+def _attention(task: nn.Module, device: torch.device) -> str | None:
+    """Who computed the attention, of networks that have one."""
+    impls = {m.impl for m in task.modules() if isinstance(m, MultiHeadActiveAttention)}
+    chosen = {taken_by_auto(device) if impl == Impl.AUTO else impl for impl in impls}
+    return ", ".join(sorted(chosen)) or None
 
 
 def save_predictions(
@@ -182,7 +209,8 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _processor(device: torch.device) -> str:
+def processor(device: torch.device) -> str:
+    """Return the name of a device's processor and, of a CPU, its vector units."""
     if device.type != "cpu":
         return device.type
     try:
@@ -194,16 +222,23 @@ def _processor(device: torch.device) -> str:
     return f"cpu: {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from, if it runs from one."""
+@cache
+def commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, if it runs from one."""
     root = Path(tsattn.__file__).parent.parent
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(  # noqa: S603 (no shell, and no word from outside)
-            command, capture_output=True, text=True, timeout=10, check=True
+        head, changes = (
+            subprocess.run(  # noqa: S603 (no shell, and no word from outside)
+                ["git", "-C", str(root), *words],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "tsattn"))
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return head + ("-dirty" if changes else "")

@@ -40,7 +40,7 @@ class ForecastTask(L.LightningModule):
         schedule: factor of the rate, and Adam's beta1, at every step; ``None`` means constant.
 
     Raises:
-        ValueError: an unknown loss or a quantile outside (0, 1).
+        ValueError: an unknown loss, a quantile outside (0, 1), a negative learning rate.
 
     Example:
         >>> data = ForecastData("ETTh1", context=336, horizon=192, batch_size=128)
@@ -61,6 +61,10 @@ class ForecastTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
+        if learning_rate < 0:
+            raise ConfigError(f"learning_rate must not be negative, got {learning_rate}")
+        self.loss_name = loss
+        self.quantile = quantile
         self.criterion = make_loss(loss, quantile)
         self.optimizer_name = optimizer
         self.learning_rate = learning_rate
@@ -151,9 +155,12 @@ class ForecastTask(L.LightningModule):
         """Give every epoch a random stream of its own, so that resuming repeats it exactly.
 
         Done at the first batch: before that the loader draws from the stream, in a resumed epoch at
-        another moment than in one that follows another.
+        another moment than in one that follows another. Without a seed of the run, nothing is done.
         """
-        seed = torch.Generator().manual_seed(run_seed())
+        chosen = run_seed()
+        if chosen is None:
+            return
+        seed = torch.Generator().manual_seed(chosen)
         offset = torch.randint(2**62, (), generator=seed).item()
         torch.manual_seed(offset + self.current_epoch * 1_000_003 + self.global_rank)
 
@@ -177,6 +184,18 @@ class ForecastTask(L.LightningModule):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer_name]
         return kind(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
 
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that decide how the network is trained, in plain values."""
+        return {
+            "loss": self.loss_name,
+            "quantile": self.quantile,
+            "optimizer": self.optimizer_name,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "schedule": {"class": type(self.schedule).__name__, **vars(self.schedule)},
+            "seed": run_seed(),
+        }
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record of network and data."""
         data = self._data.describe() if self._data else None
@@ -184,7 +203,7 @@ class ForecastTask(L.LightningModule):
             "format": FORMAT,
             "network": describe_network(self.network),
             "data": data,
-            "seed": run_seed(),
+            "training": self.describe(),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -205,7 +224,8 @@ class ForecastTask(L.LightningModule):
         channels = _non_finite(error_BHC.square())
         data = _non_finite(batch.past_BTC) + _non_finite(batch.future_BHC)
         names = dict(enumerate(self._data.prepared.panel.channels)) if self._data else {}
-        named = ", ".join(names.get(channel, str(channel)) for channel in (data or channels)[:5])
+        bad = [names.get(channel, str(channel)) for channel in data or channels]
+        named = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
         advice = (
             "its standardised values are beyond float32; mend the data"
             if data
@@ -214,7 +234,7 @@ class ForecastTask(L.LightningModule):
         raise NonFiniteLossError(
             f"the {part} loss became {loss.item()} in epoch {self.current_epoch + 1}, "
             f"batch {batch_idx + 1}, channel {named or 'unknown (an auxiliary loss)'}; "
-            f"the last good checkpoint is kept; {advice}"
+            f"checkpoints of earlier epochs are kept; {advice}"
         )
 
 

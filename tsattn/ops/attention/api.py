@@ -1,21 +1,30 @@
 """The one way in: checks the arguments, chooses an implementation, calls it."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from tsattn.ops import build
 from tsattn.ops.activations import ValueActivation, activate, as_function
+from tsattn.ops.attention import fused_cpu
 from tsattn.ops.attention.reference import attend as attend_reference
 from tsattn.ops.attention.sdpa import attend as attend_sdpa
 from tsattn.ops.attention.triton_op import attend as attend_triton
-from tsattn.ops.impl import Impl, choose
+from tsattn.ops.impl import Impl, as_impl, require_triton, triton_is_wanted
 from tsattn.tensors import Keys, Mask, Queries, Scores, Values
 
-_IMPLEMENTATIONS = {Impl.REFERENCE: attend_reference, Impl.SDPA: attend_sdpa}
+_IMPLEMENTATIONS: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    Impl.REFERENCE: attend_reference,
+    Impl.SDPA: attend_sdpa,
+}
 """These take values that went through the activation."""
 
-_FUSED = {Impl.TRITON: attend_triton}
+_FUSED: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    Impl.CPU: fused_cpu.attend,
+    Impl.TRITON: attend_triton,
+}
 """These apply the six named activations themselves."""
 
 
@@ -40,8 +49,7 @@ def active_attention(
         k_BNKW: keys, [batch, heads, keys, head width].
         v_BNKV: values, [batch, heads, keys, value width].
         activation: the elementwise nonlinearity of the values: ``identity``, ``relu``, ``gelu``,
-            ``silu``, ``tanh``, ``sigmoid``, or any callable. Fused implementations apply the
-            six inside their kernel; a callable is applied before it, whoever computes.
+            ``silu``, ``tanh``, ``sigmoid``, or any callable.
         prev_scores: scores of the layer before, added before the softmax, [B, N, Q, K].
         return_scores: also return ``scale * Q K' + prev_scores``, before any mask.
         mask: broadcasts to [B, N, Q, K]. Boolean: True where a query may look at a key. Floating:
@@ -49,8 +57,9 @@ def active_attention(
         is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).
         dropout_p: probability with which an attention weight is dropped, in [0, 1).
         scale: factor of ``Q K'``; ``None`` means ``head width ** -0.5``.
-        impl: ``auto``, ``reference``, ``sdpa`` or ``triton``; see `tsattn.ops.availability`.
-            ``auto`` takes ``triton`` on CUDA devices that can run it, and ``sdpa`` elsewhere.
+        impl: ``auto``, ``reference``, ``sdpa``, ``cpu`` or ``triton``; see
+            `tsattn.ops.availability`. ``auto`` takes ``triton`` or ``cpu`` where the tensors lie
+            and the kernels can run, and ``sdpa`` elsewhere.
 
     Returns:
         The output [B, N, Q, value width], in the dtype of ``v``; with ``return_scores`` a pair of
@@ -59,8 +68,6 @@ def active_attention(
     Raises:
         ValueError: shapes, devices or dtypes that do not fit, an unknown activation or impl, an
             activation that changes the shape of the values, a dropout outside [0, 1).
-        ConfigError: a named implementation cannot run here, or not with these tensors.
-        MissingExtraError: a named implementation needs a package that is not installed.
 
     Source: equation 20 of the active-attention paper. Departures: previous scores (residual
     attention, as in the published PatchTST code), masks and dropout.
@@ -71,9 +78,9 @@ def active_attention(
         torch.Size([2, 4, 42, 16])
     """
     _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
-    chosen = choose(impl, q_BNQW.device, q_BNQW.dtype)
+    chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKV)
     if chosen in _FUSED and isinstance(activation, str):
-        as_function(activation)  # raises where the name is none of the six
+        as_function(activation)  # the name is one of the six
         attend, values = partial(_FUSED[chosen], activation=activation), v_BNKV
     else:
         attend = _IMPLEMENTATIONS.get(chosen) or partial(_FUSED[chosen], activation="identity")
@@ -90,6 +97,20 @@ def active_attention(
         scale=q_BNQW.shape[-1] ** -0.5 if scale is None else scale,
     )
     return output if scores is None else (output, scores)
+
+
+def _choose(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> Impl:
+    if impl is Impl.CPU:
+        if obstacle := fused_cpu.obstacle(q, k, v):
+            raise ValueError(f"impl 'cpu' cannot take these tensors: {obstacle}")
+        build.ensure()
+    if impl is Impl.TRITON:
+        require_triton(q.device, q.dtype)
+    if impl is not Impl.AUTO:
+        return impl
+    if triton_is_wanted(q.device, q.dtype):
+        return Impl.TRITON
+    return Impl.CPU if not fused_cpu.obstacle(q, k, v) and build.is_ready() else Impl.SDPA
 
 
 def _check(

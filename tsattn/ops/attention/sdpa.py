@@ -24,10 +24,11 @@ def attend(
     Args as in `tsattn.ops.active_attention`; ``v`` comes activated. Torch's attention keeps its
     scores to itself: where they are asked for, products and softmax are called one by one.
     """
-    if return_scores:
+    unlike = q.shape[-1] != v.shape[-1] and q.device.type == "cpu"  # torch has no fast path for it
+    if return_scores or unlike:
         scores = _scores(q, k, prev_scores, scale)
         weights = F.dropout(masked_softmax(scores, mask, is_causal), dropout_p)
-        return weights.to(v.dtype) @ v, scores
+        return weights.to(v.dtype) @ v, scores if return_scores else None
     alone = prev_scores is None and mask is None
     bias = None if alone else _bias(q, k, prev_scores, mask, is_causal)
     causal_alone = is_causal and alone

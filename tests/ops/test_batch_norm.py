@@ -1,0 +1,149 @@
+"""Residual path, dropout and batch normalisation in one operation."""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.budget import assert_within_budget
+from tsattn.ops import add_dropout_batch_norm
+from tsattn.ops.dropout.philox import keep_flat, keep_scale
+
+SHAPES = [(2, 1), (5, 7, 3), (127, 16), (129, 40), (3, 200, 16), (2, 300, 128)]
+
+
+def inputs(*shape: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    return {
+        "residual": torch.randn(shape) * 2 + 1,
+        "x": torch.randn(shape).to(dtype),
+        "weight": torch.rand(shape[-1]) + 0.5,
+        "bias": torch.randn(shape[-1]),
+    }
+
+
+def plain(
+    residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor, seed: Tensor | None, p: float
+) -> Tensor:
+    if seed is not None:
+        keep = keep_flat(seed, x.numel(), p).view(x.shape)
+        x = (x * keep_scale(p)).masked_fill(~keep, 0.0)
+    rows = (residual + x).flatten(0, -2)
+    return F.batch_norm(rows, None, None, weight, bias, training=True).view(residual.shape)
+
+
+@pytest.mark.needs_kernels
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_output_and_gradients_stay_within_the_error_budget(
+    shape: tuple[int, ...], p: float
+) -> None:
+    seed = torch.tensor(2**40 + 3) if p else None
+
+    def fused(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        operation = torch.ops.tsattn.add_dropout_batch_norm
+        return operation(residual, x, weight, bias, seed, p, 1e-5)[0]
+
+    assert_within_budget(fused, lambda **given: plain(**given, seed=seed, p=p), inputs(*shape))
+
+
+@pytest.mark.needs_kernels
+def test_a_bfloat16_branch_is_added_to_a_float32_path() -> None:
+    given = inputs(300, 16, dtype=torch.bfloat16)
+    leaves = {name: t.clone().requires_grad_() for name, t in given.items()}
+    normed = add_dropout_batch_norm(**leaves, impl="cpu").output
+    assert normed.dtype == torch.float32
+    torch.testing.assert_close(normed, plain(**given, seed=None, p=0.0))
+    above = torch.randn(300, 16)
+    normed.backward(above)
+    assert leaves["x"].grad is not None
+    assert leaves["x"].grad.dtype == torch.bfloat16
+    wide = {name: t.float().requires_grad_() for name, t in given.items()}
+    expected = torch.autograd.grad(plain(**wide, seed=None, p=0.0), wide["x"], above)[0]
+    torch.testing.assert_close(leaves["x"].grad, expected.bfloat16(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "impl", ["auto", "reference", pytest.param("cpu", marks=pytest.mark.needs_kernels)]
+)
+def test_the_statistics_are_those_of_the_sum(impl: str) -> None:
+    given = inputs(40, 5, 16)
+    output, mean, variance = add_dropout_batch_norm(**given, impl=impl)
+    rows = (given["residual"] + given["x"]).flatten(0, 1)
+    torch.testing.assert_close(mean, rows.mean(0))
+    torch.testing.assert_close(variance, rows.var(0, correction=0))
+    assert not mean.requires_grad
+    torch.testing.assert_close(output, plain(**given, seed=None, p=0.0))
+
+
+@pytest.mark.needs_kernels
+def test_a_large_level_does_not_drown_the_variance() -> None:
+    given = inputs(1000, 16)
+    given["residual"] += 1000.0
+    output = add_dropout_batch_norm(**given, impl="cpu").output
+    exact = plain(**{n: t.double() for n, t in given.items()}, seed=None, p=0.0)
+    torch.testing.assert_close(output.double(), exact, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "impl", ["reference", pytest.param("cpu", marks=pytest.mark.needs_kernels)]
+)
+def test_the_seed_of_torch_decides_and_implementations_agree(impl: str) -> None:
+    given = inputs(50, 16)
+    torch.manual_seed(1)
+    one, two = (add_dropout_batch_norm(**given, p=0.3, impl=impl).output for _ in range(2))
+    torch.manual_seed(1)
+    assert torch.equal(add_dropout_batch_norm(**given, p=0.3, impl=impl).output, one)
+    assert not torch.allclose(one, two)
+    torch.manual_seed(1)
+    oracle = add_dropout_batch_norm(**given, p=0.3, impl="reference").output
+    torch.testing.assert_close(one, oracle)
+
+
+@pytest.mark.needs_kernels
+def test_the_number_of_threads_changes_nothing() -> None:
+    given = {name: t.requires_grad_() for name, t in inputs(3000, 16).items()}
+    results: list[list[Tensor]] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(3)
+            output = add_dropout_batch_norm(**given, p=0.3, impl="cpu").output
+            gradients = torch.autograd.grad(output.square().sum(), given.values())
+            results.append([output, *gradients])
+    finally:
+        torch.set_num_threads(1)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.needs_kernels
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_it_is_registered_as_torch_wants_it(p: float) -> None:
+    given = [t.requires_grad_() for t in inputs(9, 16).values()]
+    seed = torch.tensor(4) if p else None
+    operation = torch.ops.tsattn.add_dropout_batch_norm.default
+    torch.library.opcheck(operation, (*given, seed, p, 1e-5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(5, 4)}, r"\[5, 16\] and \[5, 4\]"),
+        ({"bias": torch.zeros(3)}, r"must be \[16\], got \[16\] and \[3\]"),
+        ({"p": 1.0}, r"p must be in \[0, 1\), got 1.0"),
+        ({"impl": "sdpa"}, "no impl 'sdpa'"),
+        ({"x": torch.zeros(1, 16), "residual": torch.zeros(1, 16)}, "at least two rows"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        add_dropout_batch_norm(**(inputs(5, 16) | change))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_kernel_refuses_by_name_what_auto_gives_to_torch() -> None:
+    given = {name: t.double() for name, t in inputs(5, 16).items()}
+    assert add_dropout_batch_norm(**given).output.dtype == torch.float64
+    with pytest.raises(ValueError, match="float64"):
+        add_dropout_batch_norm(**given, impl="cpu")

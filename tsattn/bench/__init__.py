@@ -1,0 +1,1 @@
+"""Speed, measured beside what people use today: `tsattn bench kernels` and `tsattn bench train`."""

@@ -1,0 +1,52 @@
+"""Peak memory of one contender's training, measured in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from tsattn.bench.recipes import RECIPES, Recipe
+from tsattn.bench.train import contender, runs_of
+from tsattn.memory import peak_resident_mib
+
+_STEPS = 3
+_TIMEOUT_SECONDS = 1800
+
+
+def measure_memory(recipe: Recipe, name: str, threads: int) -> tuple[float, float] | None:
+    """Return peak resident memory and its growth while training, in MiB; None where unknown.
+
+    Args:
+        recipe: one of the shipped sizes.
+        name: the contender, see `tsattn.bench.train.names_of`.
+        threads: threads of torch.
+    """
+    command = [sys.executable, "-m", "tsattn.bench.footprint", recipe.name, name, str(threads)]
+    done = subprocess.run(  # noqa: S603 (no shell; the words are ours)
+        command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+    )
+    if done.returncode:
+        return None
+    peak, before = json.loads(done.stdout.splitlines()[-1])
+    return None if peak is None else (peak, peak - before)
+
+
+def main(words: Sequence[str]) -> None:
+    """Train a contender for a few steps and print the peak and the peak before, in MiB."""
+    name_of_recipe, name, threads = words
+    torch.set_num_threads(int(threads))
+    recipe = next(r for r in RECIPES if r.name == name_of_recipe)
+    # the first window brings in every library that training needs
+    precision = name.rsplit(" ", 1)[1]
+    runs_of(contender(recipe.with_batch(2), name), precision)["step"]()
+    before = peak_resident_mib()
+    step = runs_of(contender(recipe, name), precision)["step"]
+    for _ in range(_STEPS):
+        step()
+    print(json.dumps([peak_resident_mib(), before]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

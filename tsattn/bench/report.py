@@ -1,0 +1,132 @@
+"""How timings are shown: a table on the terminal, Markdown for the docs, JSON for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tsattn.bench.gate import Check
+from tsattn.bench.kernels import KernelTiming
+from tsattn.bench.machine import busy_warning
+from tsattn.bench.timing import Spread
+from tsattn.bench.train import TrainTiming
+from tsattn.errors import ExistsError
+from tsattn.training.folder import write_atomically
+
+Timings = Sequence[KernelTiming] | Sequence[TrainTiming]
+Cells = list[str]
+
+
+def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse, before anything is measured, to replace a file unasked.
+
+    Raises:
+        ExistsError: the file exists and ``overwrite`` is off.
+    """
+    if path and path.exists() and not overwrite:
+        raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
+
+
+def write_json(
+    path: Path,
+    machine: Mapping[str, Any],
+    ceilings: Mapping[str, Any],
+    checks: Sequence[Check],
+    timings: Timings,
+) -> None:
+    """Write everything that was measured."""
+    content = {
+        "machine": dict(machine),
+        "ceilings": dict(ceilings),
+        "checks": [asdict(check) for check in checks],
+        "timings": [asdict(timing) for timing in timings],
+    }
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def header(machine: Mapping[str, Any]) -> list[str]:
+    """Return the lines that say where this was measured, a warning last where one is due."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    load = machine["load"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
+        f"{versions}; {machine['system']}",
+    ]
+    if load is not None:
+        lines.append(f"load average before: {load:.2f}")
+    warning = busy_warning(load)
+    return [*lines, f"warning: {warning}"] if warning else lines
+
+
+def show_checks(checks: Sequence[Check], console: Console) -> None:
+    """Say how many checks passed, and name those that did not."""
+    failed = [check for check in checks if not check.passed]
+    for check in failed:
+        console.print(f"wrong: {check.name}: {check.detail}", style="red", markup=False)
+    if failed:
+        console.print(
+            f"{len(failed)} of {len(checks)} checks failed; nothing is timed",
+            style="red",
+            markup=False,
+        )
+    else:
+        console.print(f"{len(checks)} checks passed", style="green", markup=False)
+
+
+def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
+    """Return the column titles and the rows of a table."""
+    peers = list(dict.fromkeys(peer for timing in timings for peer in timing.speed_ups))
+    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timings]
+    if timings and isinstance(timings[0], KernelTiming):
+        titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
+    else:
+        titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
+    return titles + [f"x {peer}" for peer in peers], rows
+
+
+def _cells(timing: KernelTiming | TrainTiming) -> Cells:
+    if isinstance(timing, KernelTiming):
+        place = [timing.case, timing.dtype, timing.activation, timing.phase, timing.name]
+        shares = [_percent(timing.arithmetic_share), _percent(timing.traffic_share)]
+        return [*place, _time(timing.milliseconds), *shares]
+    peak = "" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
+    place = [timing.recipe, timing.phase, timing.name, _time(timing.milliseconds)]
+    return [*place, f"{timing.gflops:.0f}", _percent(timing.share), peak]
+
+
+def show_table(timings: Timings, console: Console) -> None:
+    """Print the timings as a table."""
+    titles, rows = rows_of(timings)
+    table = Table(title="medians (smallest to largest) of paired rounds", title_justify="left")
+    for title in titles:
+        words = title in ("case", "recipe", "dtype", "activation", "phase", "who")
+        table.add_column(title, justify="left" if words else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
+    """Return the header and the timings as Markdown."""
+    titles, rows = rows_of(timings)
+    lines = [f"{line}  " for line in header(machine)] + [""]
+    lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _time(spread: Spread) -> str:
+    return f"{spread.median:.3g} ({spread.lowest:.3g} to {spread.highest:.3g})"
+
+
+def _ratio(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    return f"{spread.median:.2f} ({spread.lowest:.2f} to {spread.highest:.2f})"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"

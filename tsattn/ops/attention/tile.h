@@ -1,0 +1,264 @@
+// A tile of attention: up to kVecs vectors of queries, one query per lane, against rows of keys.
+// Scores of a tile lie as [key][query lane], so that softmax needs no sum across lanes and every
+// product is the same loop: rows of scalars, broadcast, times vectors.
+#pragma once
+
+#include "fused_cpu.h"
+
+#include <array>
+#include <utility>
+#include <vector>
+
+namespace tsattn {
+inline namespace CPU_CAPABILITY {
+
+constexpr int64_t kVecs = 3; // vectors side by side
+constexpr int64_t kRows = kLanes == 16 ? 8 : 4; // rows at once: kRows * kVecs accumulators
+constexpr int64_t kTile = kVecs * kLanes;
+
+// c[m][:] = sum_i a[m * a_row + i * a_col] * b[i][:] for M rows; `done(row, c[row])` takes them.
+template <int M, int R, class Done>
+TSATTN_INLINE void product_rows(
+    const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, int64_t inner,
+    int64_t first_row, Done&& done) {
+  Vec c[M][R];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) {
+      c[m][r] = Vec(0.0f);
+    }
+  }
+  for (int64_t i = 0; i < inner; ++i) {
+    Vec x[R];
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) {
+      x[r] = Vec::loadu(b + i * ldb + r * kLanes);
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const Vec scalar(a[m * a_row + i * a_col]);
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        c[m][r] = at::vec::fmadd(scalar, x[r], c[m][r]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    done(first_row + m, c[m]);
+  }
+}
+
+template <int R, class Done>
+inline void product(
+    const float* a, int64_t a_row, int64_t a_col, int64_t rows, const float* b, int64_t ldb,
+    int64_t inner, Done&& done) {
+  int64_t m = 0;
+  for (; m + kRows <= rows; m += kRows) {
+    product_rows<kRows, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
+  }
+  if constexpr (kRows > 4) {
+    if (m + 4 <= rows) {
+      product_rows<4, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
+      m += 4;
+    }
+  }
+  if (m + 2 <= rows) {
+    product_rows<2, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
+    m += 2;
+  }
+  if (m < rows) {
+    product_rows<1, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
+  }
+}
+
+// Writes the rows of a product as they are, or adds them to what is there.
+template <int R, bool kAdd = false>
+struct Into {
+  float* data;
+  int64_t ld;
+  TSATTN_INLINE void operator()(int64_t row, const Vec (&c)[R]) const {
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) {
+      float* p = data + row * ld + r * kLanes;
+      (kAdd ? Vec::loadu(p) + c[r] : c[r]).store(p);
+    }
+  }
+};
+
+// Calls body<R>() with the number of vectors that hold `count` lanes (1..kTile).
+template <class Body>
+TSATTN_INLINE void with_vectors(int64_t count, Body&& body) {
+  if (count <= kLanes) {
+    body.template operator()<1>();
+  } else if (count <= 2 * kLanes) {
+    body.template operator()<2>();
+  } else {
+    body.template operator()<3>();
+  }
+}
+
+// Queries are dealt out evenly: 64 with 16 lanes are two tiles of 32, not 48 and 16.
+struct Tiles {
+  int64_t queries, step, count;
+  explicit Tiles(int64_t n) : queries(n) {
+    const int64_t vectors = (n + kLanes - 1) / kLanes;
+    const int64_t tiles = (vectors + kVecs - 1) / kVecs;
+    step = (vectors + tiles - 1) / tiles * kLanes;
+    count = (n + step - 1) / step;
+  }
+  int64_t size(int64_t tile) const { return std::min(step, queries - tile * step); }
+};
+
+// Scratch memory of one thread, dealt out in whole cache lines.
+class Scratch {
+ public:
+  explicit Scratch(int64_t floats) : memory_(floats + 32), next_(memory_.data()) {
+    next_ += (64 - reinterpret_cast<uintptr_t>(next_) % 64) % 64 / sizeof(float);
+  }
+  static constexpr int64_t size(int64_t floats) { return round_up(floats, 16) + 16; }
+  float* take(int64_t floats) {
+    float* here = next_;
+    next_ += size(floats);
+    return here;
+  }
+
+ private:
+  std::vector<float> memory_;
+  float* next_;
+};
+
+// Rows of floats: the tensor itself where it has them, else a widened copy in `buffer`.
+struct Rows {
+  const float* data;
+  int64_t ld;
+};
+
+inline Rows as_floats(const float* src, int64_t ld, int64_t, int64_t, float*) {
+  return {src, ld};
+}
+
+inline Rows as_floats(
+    const c10::BFloat16* src, int64_t ld, int64_t rows, int64_t cols, float* buffer) {
+  if (ld == cols) {
+    widen(src, buffer, rows * cols);
+  } else {
+    for (int64_t r = 0; r < rows; ++r) {
+      widen(src + r * ld, buffer + r * cols, cols);
+    }
+  }
+  return {buffer, cols};
+}
+
+// Contiguous floats [rows, cols] in any case.
+template <class T>
+inline void pack(const T* src, int64_t ld, int64_t rows, int64_t cols, float* buffer) {
+  if (ld == cols) {
+    widen(src, buffer, rows * cols);
+    return;
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    widen(src + r * ld, buffer + r * cols, cols);
+  }
+}
+
+// Writes the lanes of src [cols][ld_src] as rows of dst: dst[r][c] = factor * src[c][r].
+inline void unpack(
+    const float* src, int64_t ld_src, int64_t rows, int64_t cols, float factor, float* dst,
+    int64_t ld_dst, float*) {
+  transpose_back(src, ld_src, rows, cols, factor, dst, ld_dst);
+}
+
+inline void unpack(
+    const float* src, int64_t ld_src, int64_t rows, int64_t cols, float factor, c10::BFloat16* dst,
+    int64_t ld_dst, float* buffer) {
+  for (int64_t r = 0; r < rows; r += kLanes) {
+    const int64_t here = std::min(rows - r, kLanes);
+    transpose_back(src + r, ld_src, here, cols, factor, buffer, cols);
+    for (int64_t i = 0; i < here; ++i) {
+      narrow(buffer + i * cols, dst + (r + i) * ld_dst, cols);
+    }
+  }
+}
+
+// A plane as the tile reads it: [key][query lane], in place or through a transposed copy.
+struct TilePlane {
+  const float* data = nullptr;
+  int64_t ld = 0;
+  bool whole = false; // the copy has room for whole vectors
+
+  TilePlane() = default;
+  TilePlane(
+      const PlaneView& plane, int64_t b, int64_t n, int64_t q0, int64_t queries, int64_t k0,
+      int64_t keys, float* buffer, int64_t ld_buffer) {
+    const float* src = plane.at(b, n);
+    if (src == nullptr) {
+      return;
+    }
+    src += q0 * plane.query + k0 * plane.key;
+    if (plane.query == 1) {
+      data = src;
+      ld = plane.key;
+      return;
+    }
+    transpose(src, plane.query, queries, keys, buffer, ld_buffer);
+    data = buffer;
+    ld = ld_buffer;
+    whole = true;
+  }
+
+  template <int R>
+  TSATTN_INLINE Vec load(int64_t key, int r, const Tail& tail) const {
+    const float* p = data + key * ld + r * kLanes;
+    return r < R - 1 ? Vec::loadu(p) : tail.load(p);
+  }
+};
+
+// The kept weights of a tile of queries against all keys.
+class TileMask {
+ public:
+  static int64_t floats(int64_t keys) {
+    return Scratch::size((kTile / kGroupLanes + 2) * round_up(keys, kGroupParts) / 2);
+  }
+  TileMask(float* memory, int64_t keys)
+      : bits_(reinterpret_cast<uint16_t*>(memory)), ld_(round_up(keys, kGroupParts)) {}
+
+  // Groups are 16 queries by 8 keys, numbered [head][query / 16][key / 8].
+  void draw(const Dropout& dropout, int64_t head, int64_t queries, int64_t q0, int64_t count) {
+    const int64_t key_groups = ld_ / kGroupParts;
+    const int64_t query_groups = (queries + kGroupLanes - 1) / kGroupLanes;
+    first_ = q0 / kGroupLanes;
+    offset_ = q0;
+    const int64_t last = (q0 + count - 1) / kGroupLanes;
+    for (int64_t g = first_; g <= last; ++g) {
+      for (int64_t k = 0; k < key_groups; ++k) {
+        uint16_t keep[kGroupParts];
+        draw_group(dropout, (head * query_groups + g) * key_groups + k, keep);
+        std::memcpy(bits_ + (g - first_) * ld_ + k * kGroupParts, keep, sizeof(keep));
+      }
+    }
+  }
+
+  TSATTN_INLINE uint32_t bits(int64_t key, int r) const {
+    const int64_t query = offset_ + r * kLanes;
+    const uint32_t sixteen = bits_[(query / kGroupLanes - first_) * ld_ + key];
+    return kLanes == kGroupLanes ? sixteen : sixteen >> (query % kGroupLanes);
+  }
+
+ private:
+  uint16_t* bits_;
+  int64_t ld_, first_ = 0, offset_ = 0;
+};
+
+// Scores behind the diagonal become minus infinity: lane l of vector r is query q0 + r lanes + l.
+TSATTN_INLINE Vec only_past(const Vec& score, int64_t first_query, int64_t key) {
+  if (first_query >= key) {
+    return score;
+  }
+  const Vec lane = Vec::arange(static_cast<float>(first_query - key), 1.0f);
+  return Vec::blendv(score, Vec(-std::numeric_limits<float>::infinity()), lane < Vec(0.0f));
+}
+
+} // namespace CPU_CAPABILITY
+} // namespace tsattn
