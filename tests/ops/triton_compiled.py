@@ -27,13 +27,17 @@ class Usage(NamedTuple):
 
 
 def usage_on(
-    capability: int, kernel: Any, arguments: dict[str, Any], warps: int, registers: int | None
+    capability: int,
+    kernel: Any,
+    arguments: dict[str, Any],
+    warps: int,
+    registers: int | None = None,
 ) -> Usage:
     """Compile one launch for a compute capability (80, 90) and read what the machine code needs."""
     compiled = triton.compile(
         _source(kernel, arguments),
         target=GPUTarget("cuda", capability, 32),
-        options=fused_triton.options(warps, registers),
+        options=fused_triton.options(warps) | {"maxnreg": registers},
     )
     tool = knobs.nvidia.cuobjdump.path
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

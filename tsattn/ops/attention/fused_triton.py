@@ -28,25 +28,22 @@ class Strided(NamedTuple):
     strides: Any
 
 
-def launch(
-    kernel: Any, programs: int, arguments: dict[str, Any], warps: int, registers: int | None
-) -> None:
+def launch(kernel: Any, programs: int, arguments: dict[str, Any], warps: int) -> None:
     """Run ``programs`` copies of a kernel, of 32 ``warps`` threads each, where its queries lie.
 
-    ``registers`` is the most that a thread may have. Arguments that this kernel does not know are
-    left out.
+    Arguments that this kernel does not know are left out.
     """
     arguments = {name: arguments[name] for name in kernel.arg_names}
     with torch.cuda.device_of(arguments["q"].data):
-        kernel[(programs,)](**arguments, **options(warps, registers))
+        kernel[(programs,)](**arguments, **options(warps))
 
 
-def options(warps: int, registers: int | None) -> dict[str, Any]:
+def options(warps: int) -> dict[str, Any]:
     """Return the options of the compiler.
 
     Fused multiply-add is asked for by name: Triton's default for it changes in 3.10.
     """
-    return {"num_warps": warps, "num_stages": 1, "maxnreg": registers, "enable_fp_fusion": True}
+    return {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
 
 
 @triton.jit

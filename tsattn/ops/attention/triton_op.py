@@ -45,16 +45,15 @@ class Tiles(NamedTuple):
     """How a problem is cut.
 
     ``queries`` and ``keys`` are the lengths of a tile, ``width`` and ``value_width`` the padded
-    widths, all powers of two from 16; ``threads`` are the warps of a program, and the registers of
-    a thread where the compiler is not to decide. A short problem has all its queries in one tile,
-    and one program computes all gradients of a head.
+    widths, all powers of two from 16; ``warps`` are the threads of a program, in 32s. A short
+    problem has all its queries in one tile, and one program computes all gradients of a head.
     """
 
     queries: int
     keys: int
     width: int
     value_width: int
-    threads: tuple[int, int | None]
+    warps: int
     is_short: bool
 
 
@@ -64,19 +63,17 @@ def choose_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tiles:
     They were found by compiling for compute capability 8.0 and 9.0, not by measuring time.
     """
     width, value_width = _padded(q.shape[3]), _padded(v.shape[3])
-    bytes_wide = max(width, value_width) * q.element_size()
-    if bytes_wide <= 64:
+    bytes_wide = (width + value_width) * q.element_size()
+    if bytes_wide <= 192:
         longest, keys = 64, 16
-    elif bytes_wide <= 256:
+    elif bytes_wide <= 512:
         longest, keys = 32, 32
     else:
         longest, keys = 16, 16
     queries = min(longest, _padded(q.shape[2]))
     is_short = max(q.shape[2], k.shape[2]) <= 64 and q.shape[2] <= queries
-    warps = 4 if bytes_wide > 64 else queries // 16
-    # Left alone, the compiler spills a few bytes of the wide ones, to run more programs at once.
-    registers = 255 if bytes_wide > 128 else None
-    return Tiles(queries, keys, width, value_width, (warps, registers), is_short)
+    warps = queries // 16 if longest == 64 else (8 if bytes_wide > 256 else 4)
+    return Tiles(queries, keys, width, value_width, warps, is_short)
 
 
 def _kernels() -> Any:
@@ -111,7 +108,7 @@ def active_attention_triton(
     arguments |= _settings(q, v, tiles, activation, is_causal, dropout_p, scale)
     arguments |= _strided(out=output, scores=scores if return_scores else None) | {"lse": lse}
     programs = _programs(q, q.shape[2], tiles.queries)
-    kernels.launch(kernels.forward, programs, arguments, *tiles.threads)
+    kernels.launch(kernels.forward, programs, arguments, tiles.warps)
     return output, scores, lse
 
 
@@ -172,13 +169,13 @@ def active_attention_triton_backward(
 def _launch_backward(q: Tensor, k: Tensor, tiles: Tiles, arguments: dict[str, Any]) -> None:
     kernels = _kernels()
     if tiles.is_short:
-        kernels.launch(kernels.backward_short, _programs(q, 1, 1), arguments, *tiles.threads)
+        kernels.launch(kernels.backward_short, _programs(q, 1, 1), arguments, tiles.warps)
         return
     arguments = arguments | {"delta": torch.empty_like(arguments["lse"])}
     programs = _programs(q, q.shape[2], tiles.queries)
-    kernels.launch(kernels.backward_queries, programs, arguments, *tiles.threads)
+    kernels.launch(kernels.backward_queries, programs, arguments, tiles.warps)
     programs = _programs(q, k.shape[2], tiles.keys)
-    kernels.launch(kernels.backward_keys, programs, arguments, *tiles.threads)
+    kernels.launch(kernels.backward_keys, programs, arguments, tiles.warps)
 
 
 @active_attention_triton_backward.register_fake  # pyright: ignore[reportUnknownMemberType]
