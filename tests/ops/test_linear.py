@@ -82,7 +82,7 @@ def test_only_the_gradients_that_are_needed_are_computed() -> None:
 def test_opcheck_finds_nothing() -> None:
     tensors = [t.requires_grad_() for t in inputs(torch.float32, 3, 5, 16).values()]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.tsattn.linear.default, tensors, test_utils=tests)
+    torch.library.opcheck(torch.ops.tsattn.linear.default, tuple(tensors), test_utils=tests)
     plain = [t.detach() for t in tensors]
     arguments = (torch.randn(3, 5, 48), *plain[:2], True, False, True)
     torch.library.opcheck(

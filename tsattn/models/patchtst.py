@@ -144,7 +144,7 @@ class PatchTST(ForecastNetwork):
         """Apply the layers: in evaluation to few sequences at a time, whose tokens fit a cache."""
         if self.training or torch.is_grad_enabled():
             return self._apply_layers(x_BPD)
-        parts = x_BPD.split(max(1, _CACHED_FEATURES // x_BPD[0].numel()))
+        parts = torch.split(x_BPD, max(1, _CACHED_FEATURES // x_BPD[0].numel()))
         return torch.cat([self._apply_layers(part) for part in parts])
 
     def _apply_layers(self, x_BPD: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import copy
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
 from tsattn.nn.linear import Linear, apply_together
@@ -137,4 +136,4 @@ class MultiHeadActiveAttention(nn.Module):
     def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
         """Apply several linear maps, and take the results apart into heads [B, N, L, W]."""
         parts = apply_together(x_BLD, *maps).chunk(len(maps), dim=-1)
-        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+        return [part.view(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]

@@ -43,11 +43,11 @@ class ForecastHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the forecasts [B, C, H] from features [B, C, F] or tokens [B, C, P, D]."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if x.ndim == 4:
             if not self.individual and x.shape[0] * x.shape[1] > len(weight):
                 # turning the weight around is less work than turning the tokens
-                weight = weight.unflatten(1, (x.shape[3], x.shape[2])).transpose(1, 2).flatten(1)
+                weight = weight.view(-1, x.shape[3], x.shape[2]).transpose(1, 2).flatten(1)
             else:
                 x = x.transpose(2, 3)
             x = x.flatten(2)

@@ -47,7 +47,16 @@ _SOURCES = (
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mbmi2"),
+    "AVX512": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mbmi2",
+    ),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
 
