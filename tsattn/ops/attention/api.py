@@ -78,9 +78,9 @@ def active_attention(
         torch.Size([2, 4, 42, 16])
     """
     _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
+    as_function(activation)  # a name is one of the six
     chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKV)
     if chosen in _FUSED and isinstance(activation, str):
-        as_function(activation)  # the name is one of the six
         attend, values = partial(_FUSED[chosen], activation=activation), v_BNKV
     else:
         attend = _IMPLEMENTATIONS.get(chosen) or partial(_FUSED[chosen], activation="identity")
