@@ -82,12 +82,12 @@ def show_checks(checks: Sequence[Check], console: Console) -> None:
 
 def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     """Return the column titles and the rows of a table."""
-    if timings and isinstance(timings[0], Comparison):
-        return auto.table([t for t in timings if isinstance(t, Comparison)])
-    timings = [t for t in timings if not isinstance(t, Comparison)]
-    peers = list(dict.fromkeys(peer for timing in timings for peer in timing.speed_ups))
-    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timings]
-    if timings and isinstance(timings[0], KernelTiming):
+    if compared := _comparisons(timings):
+        return auto.table(compared)
+    timed = [timing for timing in timings if not isinstance(timing, Comparison)]
+    peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
+    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
+    if timed and isinstance(timed[0], KernelTiming):
         titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
     else:
         titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
@@ -128,14 +128,18 @@ def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
 
 
 def _caption(timings: Timings) -> str:
-    if timings and isinstance(timings[0], Comparison):
+    if _comparisons(timings):
         return "times faster than torch's attention with the activation outside; ! is too slow"
     return "medians (smallest to largest) of paired rounds"
 
 
 def _below(timings: Timings) -> list[str]:
-    compared = [timing for timing in timings if isinstance(timing, Comparison)]
+    compared = _comparisons(timings)
     return [auto.summary(compared)] if compared else []
+
+
+def _comparisons(timings: Timings) -> list[Comparison]:
+    return [timing for timing in timings if isinstance(timing, Comparison)]
 
 
 def _time(spread: Spread) -> str:
