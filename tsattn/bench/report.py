@@ -9,16 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.bench import memory
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
+from tsattn.bench.memory import MemoryUse
 from tsattn.bench.timing import Spread
 from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
 from tsattn.training.folder import write_atomically
 
-Timings = Sequence[KernelTiming] | Sequence[TrainTiming]
+Timings = Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[MemoryUse]
 Cells = list[str]
+_WORDS = {"case", "recipe", "dtype", "activation", "phase", "who", "batch", "layers", "how"}
 
 
 def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
@@ -79,9 +82,12 @@ def show_checks(checks: Sequence[Check], console: Console) -> None:
 
 def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     """Return the column titles and the rows of a table."""
-    peers = list(dict.fromkeys(peer for timing in timings for peer in timing.speed_ups))
-    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timings]
-    if timings and isinstance(timings[0], KernelTiming):
+    if timings and isinstance(timings[0], MemoryUse):
+        return memory.table([t for t in timings if isinstance(t, MemoryUse)])
+    timed = [t for t in timings if not isinstance(t, MemoryUse)]
+    peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
+    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
+    if timed and isinstance(timed[0], KernelTiming):
         titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
     else:
         titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
@@ -101,9 +107,9 @@ def _cells(timing: KernelTiming | TrainTiming) -> Cells:
 def show_table(timings: Timings, console: Console) -> None:
     """Print the timings as a table."""
     titles, rows = rows_of(timings)
-    table = Table(title="medians (smallest to largest) of paired rounds", title_justify="left")
+    table = Table(title=_caption(timings), title_justify="left")
     for title in titles:
-        words = title in ("case", "recipe", "dtype", "activation", "phase", "who")
+        words = title in _WORDS
         table.add_column(title, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
@@ -116,6 +122,12 @@ def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
     lines = [f"{line}  " for line in header(machine)] + [""]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _caption(timings: Timings) -> str:
+    if timings and isinstance(timings[0], MemoryUse):
+        return "largest resident memory of a process that trains one network on one batch"
+    return "medians (smallest to largest) of paired rounds"
 
 
 def _time(spread: Spread) -> str:

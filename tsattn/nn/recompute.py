@@ -10,7 +10,7 @@ Normalisations over the batch stand outside of branches, and run once.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportIncompatibleMethodOverride=false
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -68,11 +68,12 @@ class _Recomputed(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         ctx.run, ctx.num_parameters = run, num_parameters
         ctx.surroundings = surroundings = _Surroundings(x)
+        ctx.slices = _slices(x)
         ctx.save_for_backward(x, link, *others)
         ctx.set_materialize_grads(False)
         output: Tensor | None = None
         next_link: Tensor | None = None
-        for rows in _slices(x):
+        for rows in ctx.slices:
             with surroundings.autocast():
                 made = run(*_parts((x, link, *others[num_parameters:]), rows))
             output = _placed(output, made.output, rows, len(x))
@@ -88,7 +89,7 @@ class _Recomputed(torch.autograd.Function):
         parameters, more = others[: ctx.num_parameters], others[ctx.num_parameters :]
         found: list[Tensor | None] = [None] * (2 + len(parameters))
         with ctx.surroundings.replayed():
-            for rows in _slices(x):
+            for rows in ctx.slices:
                 x_rows, link_rows, *more_rows = _parts((x, link, *more), rows)
                 inputs = [_leaf(x_rows, x), _leaf(link_rows, link)]
                 with ctx.surroundings.autocast(), torch.enable_grad():
@@ -130,9 +131,9 @@ class _Surroundings:
             yield
 
 
-def _slices(x_BLD: Tensor) -> Iterator[slice]:
+def _slices(x_BLD: Tensor) -> list[slice]:
     rows = max(1, SLICE_TOKENS // max(1, x_BLD.shape[1]))
-    return (slice(start, start + rows) for start in range(0, max(1, len(x_BLD)), rows))
+    return [slice(start, start + rows) for start in range(0, max(1, len(x_BLD)), rows)]
 
 
 def _parts(tensors: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
