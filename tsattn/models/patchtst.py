@@ -49,7 +49,8 @@ class PatchTST(ForecastNetwork):
         subtract_last: RevIN takes the last value as the level instead of the mean.
         attention_impl: who computes the attention, see `tsattn.ops.Impl`.
         recompute: compute the inside of every layer again in the backward pass instead of keeping
-            it: the same training in about half the memory, a fifth or a third slower; see `tsattn.nn.slices`.
+            it: the same training, a fifth or a third slower, in about half the memory; see
+            `tsattn.nn.slices`.
 
     Raises:
         ValueError: sizes that cannot work, an unknown activation, norm or implementation.
