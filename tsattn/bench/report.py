@@ -9,19 +9,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.bench import auto
+from tsattn.bench import auto, memory
 from tsattn.bench.auto import Comparison
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
+from tsattn.bench.memory import MemoryUse
 from tsattn.bench.timing import Spread
 from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
 from tsattn.training.folder import write_atomically
 
-Timings = Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[Comparison]
+Timings = (
+    Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[Comparison] | Sequence[MemoryUse]
+)
 Cells = list[str]
-_WORDS = {"case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who"}
+_WORDS = {
+    "case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who", "batch",
+    "layers", "how",
+}  # fmt: skip
 
 
 def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
@@ -84,7 +90,9 @@ def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     """Return the column titles and the rows of a table."""
     if compared := _comparisons(timings):
         return auto.table(compared)
-    timed = [timing for timing in timings if not isinstance(timing, Comparison)]
+    if used := [t for t in timings if isinstance(t, MemoryUse)]:
+        return memory.table(used)
+    timed = [t for t in timings if isinstance(t, KernelTiming | TrainTiming)]
     peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
     if timed and isinstance(timed[0], KernelTiming):
@@ -140,6 +148,12 @@ def _below(timings: Timings) -> list[str]:
 
 def _comparisons(timings: Timings) -> list[Comparison]:
     return [timing for timing in timings if isinstance(timing, Comparison)]
+
+
+def _caption(timings: Timings) -> str:
+    if timings and isinstance(timings[0], MemoryUse):
+        return "largest resident memory of a process that trains one network on one batch"
+    return "medians (smallest to largest) of paired rounds"
 
 
 def _time(spread: Spread) -> str:

@@ -117,11 +117,15 @@ class MultiHeadActiveAttention(nn.Module):
         output = cast(Tensor, attended)  # scores were not asked for
         return Attended(self.out(output.transpose(1, 2).flatten(2)), None)
 
+    def project(self, x_BLD: Tokens) -> Tensor:
+        """Return queries, keys and values of the same tokens side by side, [B, L, 3 D]."""
+        return apply_together(x_BLD, self.query, self.key, self.value)
+
     def _attend_within(
         self, x_BLD: Tensor, previous: ScoreFactors | None, is_causal: bool, dropout_p: float
     ) -> Attended:
         earlier, link = previous if previous is not None else ((), None)
-        own = apply_together(x_BLD, self.query, self.key, self.value)
+        own = self.project(x_BLD)
         output, link = self_attention(
             (*earlier, own),
             link,

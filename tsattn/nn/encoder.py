@@ -7,15 +7,19 @@ from torch import Tensor, nn
 from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
 from tsattn.nn.dropout import Dropout, joint_rate
 from tsattn.nn.norm import normalise_sum
+from tsattn.nn.slices import ScoreSources, attend_in_slices, feed_in_slices
 from tsattn.ops import add_dropout
 from tsattn.tensors import Tokens
 
 
 class Encoded(NamedTuple):
-    """Tokens after a layer and, where they are kept, the factors of its attention scores."""
+    """Tokens after a layer and, where they are kept, the factors of its attention scores.
+
+    Layers that recompute hand on what the factors are made from.
+    """
 
     tokens: Tensor
-    factors: ScoreFactors | None
+    factors: ScoreFactors | ScoreSources | None
 
 
 class EncoderLayer(nn.Module):
@@ -33,6 +37,8 @@ class EncoderLayer(nn.Module):
         attention_dropout: a second dropout on the attention's output, before ``dropout``.
         prenorm: normalise before the branch instead of after the addition.
         keep_scores: add the earlier layers' attention scores and hand on the sum, as factors.
+        recompute: keep only the tokens between the branches, and compute the inside of attention
+            and feed-forward again in the backward pass, see `tsattn.nn.slices`.
 
     Source: Vaswani et al. 2017. Residual scores and the doubled dropout: published PatchTST
     code; the two dropouts are drawn as the one of their joint rate.
@@ -49,6 +55,7 @@ class EncoderLayer(nn.Module):
         attention_dropout: float = 0.0,
         prenorm: bool = False,
         keep_scores: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.attention = attention
@@ -59,16 +66,41 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.prenorm = prenorm
         self.keep_scores = keep_scores
+        self.recompute = recompute
 
-    def forward(self, x_BLD: Tokens, previous: ScoreFactors | None = None) -> Encoded:
-        """Return the tokens after both branches."""
+    def forward(
+        self, x_BLD: Tokens, previous: ScoreFactors | ScoreSources | None = None
+    ) -> Encoded:
+        """Return the tokens after both branches.
+
+        Raises:
+            ValueError: ``previous`` is from a layer that recomputes and this one does not, or the
+                other way round.
+        """
         twice = joint_rate(self.attention_dropout.rate, self.dropout.rate)
         if self.prenorm:
-            attended = self.attention(self.attention_norm(x_BLD), previous=previous)
-            x = add_dropout(x_BLD, attended.output, twice)
-            x = self.dropout.added_to(x, self.feedforward(self.feedforward_norm(x)))
+            attended, factors = self._attend(self.attention_norm(x_BLD), previous)
+            x = add_dropout(x_BLD, attended, twice)
+            x = self.dropout.added_to(x, self._feed(self.feedforward_norm(x)))
         else:
-            attended = self.attention(x_BLD, previous=previous)
-            x = normalise_sum(self.attention_norm, x_BLD, attended.output, twice)
-            x = normalise_sum(self.feedforward_norm, x, self.feedforward(x), self.dropout.rate)
-        return Encoded(x, attended.factors if self.keep_scores else None)
+            attended, factors = self._attend(x_BLD, previous)
+            x = normalise_sum(self.attention_norm, x_BLD, attended, twice)
+            del attended  # nobody needs it any more, and it is as large as the batch
+            x = normalise_sum(self.feedforward_norm, x, self._feed(x), self.dropout.rate)
+        return Encoded(x, factors)
+
+    def _attend(self, x_BLD: Tensor, previous: ScoreFactors | ScoreSources | None) -> Encoded:
+        """Return the output of the attention, and the factors where they are kept."""
+        if self.recompute and not isinstance(previous, ScoreFactors):
+            return Encoded(
+                *attend_in_slices(self.attention, x_BLD, previous, keep_scores=self.keep_scores)
+            )
+        if self.recompute or isinstance(previous, ScoreSources):
+            raise ValueError("layers that add up their scores must all recompute, or none of them")
+        attended = self.attention(x_BLD, previous=previous)
+        return Encoded(attended.output, attended.factors if self.keep_scores else None)
+
+    def _feed(self, x_BLD: Tensor) -> Tensor:
+        if self.recompute:
+            return feed_in_slices(self.feedforward, x_BLD)
+        return self.feedforward(x_BLD)

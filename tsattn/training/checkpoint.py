@@ -170,7 +170,7 @@ def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, p
         f"{name} {theirs['arguments'].get(name)!r} instead of {ours['arguments'].get(name)!r}"
         for name in names
         if theirs["arguments"].get(name) != ours["arguments"].get(name)
-        and name not in ("attention_impl", "dropout", "head_dropout")
+        and name not in ("attention_impl", "dropout", "head_dropout", "recompute")
     ]
     if differing or shapes != stored:
         raise CheckpointError(
