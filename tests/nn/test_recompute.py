@@ -126,7 +126,7 @@ def kept_mib(network: PatchTST, x: Tensor) -> float:
 
 def test_little_is_kept_beside_the_tokens_between_branches() -> None:
     x = torch.randn(32, 336, 7)
-    options = SMALL | {"d_model": 64, "d_ff": 128}
+    options: dict[str, Any] = SMALL | {"d_model": 64, "d_ff": 128}
     tokens_mib = 32 * 7 * 42 * 64 * 4 / 2**20
     kept = kept_mib(PatchTST(7, 336, 24, **options), x)
     again = kept_mib(PatchTST(7, 336, 24, **options, recompute=True), x)
