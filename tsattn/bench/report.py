@@ -138,6 +138,8 @@ def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
 def _caption(timings: Timings) -> str:
     if _comparisons(timings):
         return "times faster than torch's attention with the activation outside; ! is too slow"
+    if timings and isinstance(timings[0], MemoryUse):
+        return "largest resident memory of a process that trains one network on one batch"
     return "medians (smallest to largest) of paired rounds"
 
 
@@ -148,12 +150,6 @@ def _below(timings: Timings) -> list[str]:
 
 def _comparisons(timings: Timings) -> list[Comparison]:
     return [timing for timing in timings if isinstance(timing, Comparison)]
-
-
-def _caption(timings: Timings) -> str:
-    if timings and isinstance(timings[0], MemoryUse):
-        return "largest resident memory of a process that trains one network on one batch"
-    return "medians (smallest to largest) of paired rounds"
 
 
 def _time(spread: Spread) -> str:
