@@ -59,6 +59,7 @@ _ISA = {
     ),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
+_BFLOAT16_ISA = "-mavx512bf16"
 
 
 class Status(NamedTuple):
@@ -192,7 +193,7 @@ def _compile(directory: Path) -> None:
         cpp_extension.load(
             _library().stem,
             [str(_ROOT / source) for source in _SOURCES],
-            extra_cflags=[*_CFLAGS, *_ISA.get(capability, ()), *defines],
+            extra_cflags=[*_CFLAGS, *_instructions(), *defines],
             extra_ldflags=["-fopenmp"],
             build_directory=str(directory),
             is_python_module=False,
@@ -204,6 +205,13 @@ def _compile(directory: Path) -> None:
 def _capability() -> str:
     found = torch.backends.cpu.get_cpu_capability()
     return found if found in _ISA else "DEFAULT"
+
+
+def _instructions() -> tuple[str, ...]:
+    """Return the compiler's flags for what the processor has beyond the ordinary."""
+    usual = _ISA.get(_capability(), ())
+    multiplies = _capability() == "AVX512" and torch.cpu.get_capabilities().get("avx512_bf16")
+    return (*usual, _BFLOAT16_ISA) if multiplies else usual
 
 
 def _obstacle() -> str:
@@ -227,7 +235,8 @@ def _library() -> Path:
     for file in sorted(f for f in _ROOT.rglob("*") if f.suffix in (".h", ".cpp")):
         digest.update(f"{file.relative_to(_ROOT)}\n".encode())
         digest.update(file.read_bytes())
-    what = (torch.__version__, _capability(), platform.machine(), platform.libc_ver(), _CFLAGS)
+    machine = (platform.machine(), platform.libc_ver())
+    what = (torch.__version__, _capability(), _instructions(), machine, _CFLAGS)
     digest.update(repr(what).encode())
     return _directory() / f"tsattn_{digest.hexdigest()[:20]}.so"
 

@@ -182,52 +182,6 @@ inline void unpack(
   }
 }
 
-// Keys of one head [keys, width], the factors side by side: in place or through a copy.
-template <class T>
-inline Rows keys_of(const Problem<T>& p, int64_t b, int64_t n, float* buffer) {
-  if (p.factors.size() == 1) {
-    const HeadsView<const T>& k = p.factors[0].k;
-    return as_floats(k.at(b, n), k.row, p.keys, p.width, buffer);
-  }
-  float* to = buffer;
-  for (const Factor<T>& factor : p.factors) {
-    const T* from = factor.k.at(b, n);
-    for (int64_t key = 0; key < p.keys; ++key) {
-      widen(from + key * factor.k.row, to + key * p.width, factor.width);
-    }
-    to += factor.width;
-  }
-  return {buffer, p.width};
-}
-
-// Values of one head [keys, value width] after the activation.
-template <class T>
-inline Rows values_of(const Problem<T>& p, int64_t b, int64_t n, float* buffer) {
-  if (p.activation == Activation::kIdentity) {
-    return as_floats(p.v.at(b, n), p.v.row, p.keys, p.value_width, buffer);
-  }
-  pack(p.v.at(b, n), p.v.row, p.keys, p.value_width, buffer);
-  activate(p.activation, buffer, buffer, p.keys * p.value_width);
-  return {buffer, p.value_width};
-}
-
-// Scaled queries of a tile, [width][lane]; `rows` is scratch.
-template <class T>
-inline void queries_of(
-    const Problem<T>& p, int64_t b, int64_t n, int64_t q0, int64_t count, float* rows, float* to,
-    int64_t ld) {
-  float* here = to;
-  for (const Factor<T>& factor : p.factors) {
-    const Rows q = as_floats(
-        factor.q.at(b, n) + q0 * factor.q.row, factor.q.row, count, factor.width, rows);
-    transpose(q.data, q.ld, count, factor.width, here, ld);
-    here += factor.width * ld;
-  }
-  for (float* at = to; at < here; at += kLanes) {
-    (Vec::loadu(at) * Vec(p.scale)).store(at);
-  }
-}
-
 // A plane as the tile reads it: [key][query lane], in place or through a transposed copy.
 struct TilePlane {
   const float* data = nullptr;
