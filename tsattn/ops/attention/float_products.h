@@ -34,14 +34,19 @@ class FloatForward : public FloatOperands<T> {
   template <int R>
   void output(int64_t q0, int64_t count, int64_t keys, const Vec (&factor)[R]) {
     constexpr int64_t ld = R * kLanes;
-    product<R>(
-        this->v_.data, 1, this->v_.ld, p_.value_width, weights_, ld, keys,
-        [&](int64_t row, const Vec(&c)[R]) {
+    for (int64_t k0 = 0; k0 < keys; k0 += kBlock) {
+      const bool is_first = k0 == 0, is_last = k0 + kBlock >= keys;
+      product<R>(
+          this->v_.data + k0 * this->v_.ld, 1, this->v_.ld, p_.value_width, weights_ + k0 * ld, ld,
+          std::min(kBlock, keys - k0), [&](int64_t row, const Vec(&c)[R]) {
 #pragma GCC unroll 3
-          for (int r = 0; r < R; ++r) {
-            (c[r] * factor[r]).store(output_ + row * ld + r * kLanes);
-          }
-        });
+            for (int r = 0; r < R; ++r) {
+              float* to = output_ + row * ld + r * kLanes;
+              const Vec sum = is_first ? c[r] : Vec::loadu(to) + c[r];
+              (is_last ? sum * factor[r] : sum).store(to);
+            }
+          });
+    }
     const HeadsView<T>& to = p_.out;
     unpack(
         output_, ld, count, p_.value_width, 1.0f, to.at(this->b_, this->n_) + q0 * to.row, to.row,
@@ -49,6 +54,9 @@ class FloatForward : public FloatOperands<T> {
   }
 
  private:
+  // Sums over more keys go block by block, as those of a matrix product do: less rounding.
+  static constexpr int64_t kBlock = 96;
+
   const ForwardProblem<T>& p_;
   float *weights_, *output_;
 };

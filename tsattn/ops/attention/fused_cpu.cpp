@@ -40,15 +40,10 @@ class ForwardHead {
     for (int r = 0; r < R; ++r) {
       largest[r] = Vec(-std::numeric_limits<float>::infinity());
     }
-    if (plain_) {
-      products_.template scores<R>(0, keys, [&](int64_t key, const Vec(&s)[R]) {
-#pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) {
-          const Vec x = p_.causal ? only_past(s[r], q0 + r * kLanes, key) : s[r];
-          x.store(scores_ + key * ld + r * kLanes);
-          largest[r] = at::vec::clamp_min(x, largest[r]);
-        }
-      });
+    if (plain_ && !p_.causal) {
+      plain_scores<R, false>(q0, keys, largest);
+    } else if (plain_) {
+      plain_scores<R, true>(q0, keys, largest);
     } else {
       products_.template scores<R>(0, keys, Into<R>{scores_, ld});
       finish_scores<R>(q0, count, keys, tail, largest);
@@ -73,6 +68,19 @@ class ForwardHead {
   }
 
  private:
+  template <int R, bool kCausal>
+  void plain_scores(int64_t q0, int64_t keys, Vec (&largest)[R]) {
+    float* scores = scores_;
+    products_.template scores<R>(0, keys, [&, scores](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        const Vec x = kCausal ? only_past(s[r], q0 + r * kLanes, key) : s[r];
+        x.store(scores + (key * R + r) * kLanes);
+        largest[r] = at::vec::clamp_min(x, largest[r]);
+      }
+    });
+  }
+
   // Adds previous scores, hands the scores out, masks them, and finds the largest per query.
   template <int R>
   void finish_scores(int64_t q0, int64_t count, int64_t keys, const Tail& tail, Vec (&largest)[R]) {

@@ -17,7 +17,7 @@ class BackwardHead {
  public:
   explicit BackwardHead(const BackwardProblem<T>& p)
       : p_(p),
-        exact_(sizeof(T) < sizeof(float) && p.keys <= kTile),
+        exact_(p.keys <= kTile && (sizeof(T) < sizeof(float) || p.causal || p.bias.data)),
         scratch_(
             4 * Scratch::size(kTile * kTile) + TileMask::floats(p.keys) + Products::floats(p)),
         weights_(scratch_.take(kTile * kTile)),
@@ -152,7 +152,7 @@ class BackwardHead {
       for (int r = 0; r < R; ++r) {
         const int64_t at = key * ld + r * kLanes;
         const Vec x = dropped<kDrop>(dp[r], k0 + key, r);
-        if (exact_) { // D from P and dP: free of the rounding of a bfloat16 output
+        if (exact_) { // D from P and dP: free of the rounding of the output
           sums[r] = at::vec::fmadd(Vec::loadu(weights_ + at), x, sums[r]);
         }
         x.store(grads_ + at);
@@ -204,7 +204,9 @@ class BackwardHead {
   }
 
   const BackwardProblem<T>& p_;
-  bool exact_; // one block holds all keys, and the output was rounded
+  // One block holds all keys, and rounding would show: in an output of bfloat16, or where a query sees
+  // so few keys that its gradients cancel.
+  bool exact_;
   Scratch scratch_;
   float *weights_, *grads_, *prev_, *grad_scores_;
   TileMask mask_;
