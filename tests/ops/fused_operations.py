@@ -14,11 +14,13 @@ from tsattn.ops import (
     active_attention,
     add_dropout,
     add_dropout_batch_norm,
+    add_dropout_layer_norm,
     dropout,
     feedforward,
     gelu_dropout,
     self_attention,
 )
+from tsattn.ops.linear import fused_cpu as linear_cpu
 
 Operation = Callable[[], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
 """Returns the outputs and the leaves they were made from."""
@@ -80,6 +82,19 @@ def _batch_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return tuple(add_dropout_batch_norm(*leaves, p=P, impl="cpu"))[:1], leaves
 
 
+def _layer_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = _leaves((531, 17), (531, 17), (17,), (17,))
+    return (add_dropout_layer_norm(*leaves, p=P, impl="cpu"),), leaves
+
+
+def _linear(dtype: torch.dtype) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        leaves = _leaves((3, 531, 17), (35, 17), (35,), dtype=dtype)
+        return (linear_cpu.linear(*leaves),), leaves
+
+    return run
+
+
 OPERATIONS: Mapping[str, Operation] = {
     f"{name} {dtype}": operation
     for dtype in (torch.float32, torch.bfloat16)
@@ -93,8 +108,9 @@ OPERATIONS: Mapping[str, Operation] = {
         "dropout": _elementwise(dropout, 1, dtype),
         "add_dropout": _elementwise(add_dropout, 2, dtype),
         "gelu_dropout": _elementwise(gelu_dropout, 1, dtype),
+        "linear": _linear(dtype),
     }.items()
-} | {"feedforward": _feedforward, "batch norm": _batch_norm}
+} | {"feedforward": _feedforward, "batch norm": _batch_norm, "layer norm": _layer_norm}
 
 
 def results(operation: Operation) -> list[Tensor]:

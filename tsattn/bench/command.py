@@ -21,7 +21,7 @@ from tsattn.bench.recipes import RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.ops import VALUE_ACTIVATIONS, availability
+from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 
 _LARGE_PRODUCT = Product(8192, 512, 2048)
 _MIXED = {"float32": "float32", "bf16": "bfloat16"}
@@ -151,10 +151,11 @@ def _usable_peers(
 
 
 def _implementations(asked: Sequence[str] | None) -> list[str]:
-    """Return ``auto`` and whatever can run here, or those asked for."""
+    """Return ``auto`` and whatever takes CPU tensors here, or those asked for."""
     reasons = {str(found.name): found for found in availability()}
     if asked is None:
-        return ["auto", *(name for name, found in reasons.items() if found.available)]
+        runs = (name for name, found in reasons.items() if found.available)
+        return ["auto", *(name for name in runs if name != Impl.TRITON)]
     chosen = _chosen(asked, {"auto": None, **reasons}, "impl")
     for name in chosen:
         if name in reasons and not reasons[name].available:

@@ -1,6 +1,7 @@
 """PatchTST with active attention."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
 from tsattn.nn import (
@@ -15,6 +16,9 @@ from tsattn.nn import (
 from tsattn.nn.norm import NormKind
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, HorizonMarks
+
+_CACHED_FEATURES = 1 << 20
+"""Tokens times width of the sequences that are evaluated together: 4 MiB in float32."""
 
 
 class PatchTST(ForecastNetwork):
@@ -130,11 +134,21 @@ class PatchTST(ForecastNetwork):
         self.check_window(x_BTC)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
         tokens = self.embed(x)
-        x, factors = tokens.flatten(0, 1), None
-        for layer in self.layers:
-            x, factors = layer(x, factors)
-        features = x.view_as(tokens).transpose(2, 3).flatten(2)
-        y_BHC = self.head(features).transpose(1, 2)
+        x = self._encode(tokens.flatten(0, 1))
+        y_BHC = self.head(x.view_as(tokens)).transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
         return Forecast(y_BHC)
+
+    def _encode(self, x_BPD: Tensor) -> Tensor:
+        """Apply the layers: in evaluation to few sequences at a time, whose tokens fit a cache."""
+        if self.training or torch.is_grad_enabled():
+            return self._apply_layers(x_BPD)
+        parts = torch.split(x_BPD, max(1, _CACHED_FEATURES // x_BPD[0].numel()))
+        return torch.cat([self._apply_layers(part) for part in parts])
+
+    def _apply_layers(self, x_BPD: Tensor) -> Tensor:
+        factors = None
+        for layer in self.layers:
+            x_BPD, factors = layer(x_BPD, factors)
+        return x_BPD

@@ -130,9 +130,10 @@ class EncoderDecoderTransformer(ForecastNetwork):
             memory, _ = layer(memory)
         memory = self.encoder_norm(memory)
         y = self.decoder_embed(*self._decoder_input(x_BTC, marks_BTM, future_marks_BHM))
-        for layer in self.decoder:
+        for layer in self.decoder[:-1]:
             y = layer(y, memory)
-        y = self.project(self.decoder_norm(y[:, self.label :]))
+        y = self.decoder[-1](y, memory, last=self.horizon)
+        y = self.project(self.decoder_norm(y))
         return Forecast(y)
 
     def _decoder_input(

@@ -3,10 +3,9 @@
 import copy
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
-from tsattn.nn.linear import apply_together
+from tsattn.nn.linear import Linear, apply_together
 from tsattn.ops import Impl, ValueActivation, active_attention, self_attention
 from tsattn.ops.activations import as_function
 from tsattn.ops.impl import as_impl
@@ -80,10 +79,10 @@ class MultiHeadActiveAttention(nn.Module):
         self.value_activation = value_activation
         self.weight_dropout = weight_dropout
         self.impl = impl
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key = Linear(d_model, d_model)
+        self.value = Linear(d_model, d_model)
+        self.out = Linear(d_model, d_model)
 
     def forward(
         self,
@@ -137,4 +136,4 @@ class MultiHeadActiveAttention(nn.Module):
     def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
         """Apply several linear maps, and take the results apart into heads [B, N, L, W]."""
         parts = apply_together(x_BLD, *maps).chunk(len(maps), dim=-1)
-        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+        return [part.view(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]

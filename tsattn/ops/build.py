@@ -38,12 +38,25 @@ _SOURCES = (
     "dropout/dropout_cpu.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
+    "linear/column_sums.cpp",
+    "linear/linear_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
+    "norm/layer_norm_cpu.cpp",
+    "norm/layer_norm_bindings.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+    "AVX512": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mbmi2",
+    ),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
 

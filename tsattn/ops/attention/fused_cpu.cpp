@@ -12,6 +12,7 @@ class ForwardHead {
  public:
   explicit ForwardHead(const ForwardProblem<T>& p)
       : p_(p),
+        plain_(!p.causal && !p.prev.data && !p.bias.data && !p.scores.data),
         scratch_(
             Scratch::size(p.keys * p.width) + 2 * Scratch::size(p.keys * p.value_width + kLanes) +
             Scratch::size(kTile * std::max(p.width, p.value_width)) +
@@ -43,10 +44,23 @@ class ForwardHead {
     const bool skip = p_.causal && p_.scores.data == nullptr;
     const int64_t keys = skip ? std::min(p_.keys, q0 + count) : p_.keys;
     queries_of(p_, b_, n_, q0, count, rows_, query_, ld);
-    product<R>(k_.data, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{scores_, ld});
-
     Vec largest[R], inverse[R];
-    finish_scores<R>(q0, count, keys, tail, largest);
+    for (int r = 0; r < R; ++r) {
+      largest[r] = Vec(-std::numeric_limits<float>::infinity());
+    }
+    if (plain_) {
+      product<R>(
+          k_.data, k_.ld, 1, keys, query_, ld, p_.width, [&](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+            for (int r = 0; r < R; ++r) {
+              s[r].store(scores_ + key * ld + r * kLanes);
+              largest[r] = at::vec::clamp_min(s[r], largest[r]);
+            }
+          });
+    } else {
+      product<R>(k_.data, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{scores_, ld});
+      finish_scores<R>(q0, count, keys, tail, largest);
+    }
     if (p_.dropout.on) {
       mask_.draw(p_.dropout, b_ * p_.heads + n_, p_.queries, q0, count);
       weights<R, true>(keys, largest, inverse);
@@ -84,10 +98,6 @@ class ForwardHead {
     const TilePlane prev(p_.prev, b_, n_, q0, count, 0, keys, plane_, ld);
     const TilePlane bias = bias_tile(q0);
     float* out = p_.scores.at(b_, n_);
-#pragma GCC unroll 3
-    for (int r = 0; r < R; ++r) {
-      largest[r] = Vec(-std::numeric_limits<float>::infinity());
-    }
     for (int64_t key = 0; key < keys; ++key) {
       float* row = scores_ + key * ld;
 #pragma GCC unroll 3
@@ -158,6 +168,7 @@ class ForwardHead {
   }
 
   const ForwardProblem<T>& p_;
+  bool plain_; // scores are products of queries and keys, and nobody asks for them
   Scratch scratch_;
   float *keys_, *values_, *rows_, *query_, *output_, *row_, *scores_, *plane_;
   TileMask mask_;

@@ -179,13 +179,11 @@ class BackwardHead {
       const Vec (&largest)[R], const Vec (&inverse)[R]) {
     constexpr int64_t ld = R * kLanes;
     const float* k = k_.data + k0 * k_.ld;
-    const float* v = v_.data + k0 * v_.ld;
-    product<R>(k, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{weights_, ld});
-    product<R>(v, v_.ld, 1, keys, grad_out_, ld, p_.value_width, Into<R>{grads_, ld});
+    weigh_again<R>(q0, count, k0, keys, tail, largest, inverse);
     if (p_.dropout.on) {
-      differentiate<R, true>(q0, count, k0, keys, tail, delta, largest, inverse);
+      differentiate<R, true>(q0, count, k0, keys, tail, delta);
     } else {
-      differentiate<R, false>(q0, count, k0, keys, tail, delta, largest, inverse);
+      differentiate<R, false>(q0, count, k0, keys, tail, delta);
     }
     product<R>(k, 1, k_.ld, p_.width, grads_, ld, keys, Into<R, true>{grad_query_, ld});
     with_vectors(keys, [&]<int S>() {
@@ -200,62 +198,23 @@ class BackwardHead {
     });
   }
 
-  // weights_ holds S and becomes M P; grads_ holds dO A' and becomes dS.
-  template <int R, bool kDrop>
-  void differentiate(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
-      const Vec (&largest)[R], const Vec (&inverse)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
-    softmax_again<R>(q0, count, k0, keys, tail, largest, inverse);
-    float* grad_prev = p_.grad_prev.at(b_, n_);
-    float* grad_bias = p_.grad_bias.at(b_, n_);
-    const Vec factor(p_.dropout.scale);
-    Vec sums[R];
-#pragma GCC unroll 3
-    for (int r = 0; r < R; ++r) {
-      sums[r] = delta[r];
-    }
-    if (exact_) {
-      row_sums<R, kDrop>(k0, keys, sums);
-    }
-    for (int64_t key = 0; key < keys; ++key) {
-#pragma GCC unroll 3
-      for (int r = 0; r < R; ++r) {
-        const auto put = [&](float* plane, int64_t stride, const Vec& x) {
-          float* at = plane + (k0 + key) * stride + q0 + r * kLanes;
-          r < R - 1 ? x.store(at) : tail.store(at, x);
-        };
-        float* weight = weights_ + key * ld + r * kLanes;
-        float* grad = grads_ + key * ld + r * kLanes;
-        const Vec p = Vec::loadu(weight);
-        Vec dp = Vec::loadu(grad);
-        if constexpr (kDrop) {
-          const uint32_t bits = mask_.bits(k0 + key, r);
-          dp = keep(dp * factor, bits);
-          keep(p * factor, bits).store(weight);
-        }
-        Vec ds = p * (dp - sums[r]);
-        if (grad_bias != nullptr) {
-          put(grad_bias, p_.grad_bias.key, ds);
-        }
-        if (from_scores.data != nullptr) {
-          ds = ds + from_scores.load<R>(key, r, tail);
-        }
-        if (grad_prev != nullptr) {
-          put(grad_prev, p_.grad_prev.key, ds);
-        }
-        ds.store(grad);
-      }
-    }
-  }
-
-  // weights_ becomes the softmax of the scores it holds.
+  // weights_ becomes P.
   template <int R>
-  void softmax_again(
+  void weigh_again(
       int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
       const Vec (&largest)[R], const Vec (&inverse)[R]) {
     constexpr int64_t ld = R * kLanes;
+    const float* k = k_.data + k0 * k_.ld;
+    if (!p_.causal && p_.prev.data == nullptr && p_.bias.data == nullptr) {
+      product<R>(k, k_.ld, 1, keys, query_, ld, p_.width, [&](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          (exp(s[r] - largest[r]) * inverse[r]).store(weights_ + key * ld + r * kLanes);
+        }
+      });
+      return;
+    }
+    product<R>(k, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{weights_, ld});
     const TilePlane prev(p_.prev, b_, n_, q0, count, k0, keys, prev_, ld);
     const float* bias = p_.bias.at(b_, n_);
     for (int64_t key = 0; key < keys; ++key) {
@@ -276,6 +235,76 @@ class BackwardHead {
         (exp(s - largest[r]) * inverse[r]).store(weight);
       }
     }
+  }
+
+  // grads_ becomes dS, and weights_, which holds P, M P.
+  template <int R, bool kDrop>
+  void differentiate(
+      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
+      const Vec (&delta)[R]) {
+    constexpr int64_t ld = R * kLanes;
+    const float* v = v_.data + k0 * v_.ld;
+    const bool plain = !exact_ && p_.grad_scores.data == nullptr &&
+        p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
+    if (plain) {
+      product<R>(
+          v, v_.ld, 1, keys, grad_out_, ld, p_.value_width, [&](int64_t key, const Vec(&dp)[R]) {
+#pragma GCC unroll 3
+            for (int r = 0; r < R; ++r) {
+              softmax_gradient<kDrop>(
+                  weights_ + key * ld + r * kLanes, dp[r], mask_, k0 + key, r, delta[r])
+                  .store(grads_ + key * ld + r * kLanes);
+            }
+          });
+      return;
+    }
+    product<R>(v, v_.ld, 1, keys, grad_out_, ld, p_.value_width, Into<R>{grads_, ld});
+    const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
+    float* grad_prev = p_.grad_prev.at(b_, n_);
+    float* grad_bias = p_.grad_bias.at(b_, n_);
+    Vec sums[R];
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) {
+      sums[r] = delta[r];
+    }
+    if (exact_) {
+      row_sums<R, kDrop>(k0, keys, sums);
+    }
+    for (int64_t key = 0; key < keys; ++key) {
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        const auto put = [&](float* plane, int64_t stride, const Vec& x) {
+          float* at = plane + (k0 + key) * stride + q0 + r * kLanes;
+          r < R - 1 ? x.store(at) : tail.store(at, x);
+        };
+        float* grad = grads_ + key * ld + r * kLanes;
+        Vec ds = softmax_gradient<kDrop>(
+            weights_ + key * ld + r * kLanes, Vec::loadu(grad), mask_, k0 + key, r, sums[r]);
+        if (grad_bias != nullptr) {
+          put(grad_bias, p_.grad_bias.key, ds);
+        }
+        if (from_scores.data != nullptr) {
+          ds = ds + from_scores.load<R>(key, r, tail);
+        }
+        if (grad_prev != nullptr) {
+          put(grad_prev, p_.grad_prev.key, ds);
+        }
+        ds.store(grad);
+      }
+    }
+  }
+
+  // P (dP - D) from dO A'; *weight, which holds P, becomes M P.
+  template <bool kDrop>
+  TSATTN_INLINE Vec softmax_gradient(
+      float* weight, Vec dp, const TileMask& mask, int64_t key, int r, const Vec& delta) const {
+    const Vec p = Vec::loadu(weight), factor(p_.dropout.scale);
+    if constexpr (kDrop) {
+      const uint32_t bits = mask.bits(key, r);
+      dp = keep(dp * factor, bits);
+      keep(p * factor, bits).store(weight);
+    }
+    return p * (dp - delta);
   }
 
   // D from P and dP, where all keys are at hand: free of the rounding of a bfloat16 output.

@@ -60,12 +60,15 @@ def self_attention(
     own = projections[-1]
     if _fuses(as_impl(impl), own, activation, is_linked=link is not None or len(projections) == 1):
         assert isinstance(activation, str)
-        return SelfAttended(
-            *self_attention_cpu.attend(
-                projections, link, num_heads=num_heads, activation=activation,
-                is_causal=is_causal, dropout_p=dropout_p,
-            )  # fmt: skip
+        output, link_so_far = self_attention_cpu.attend(
+            projections,
+            link,
+            num_heads=num_heads,
+            activation=activation,
+            is_causal=is_causal,
+            dropout_p=dropout_p,
         )
+        return SelfAttended(output, link_so_far)
     parts = [_heads(projection, num_heads) for projection in projections]
     output = active_attention(
         torch.cat([q for q, _, _ in parts], dim=-1),
@@ -89,9 +92,9 @@ def _fuses(impl: Impl, own: Tensor, activation: ValueActivation, *, is_linked: b
 
 
 def _heads(projection: Tensor, num_heads: int) -> list[Tensor]:
-    return [
-        part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in projection.chunk(3, dim=-1)
-    ]
+    batch, length, _ = projection.shape
+    parts = projection.chunk(3, dim=-1)
+    return [part.view(batch, length, num_heads, -1).transpose(1, 2) for part in parts]
 
 
 def _check(projections: Sequence[Tensor], num_heads: int) -> None:

@@ -49,13 +49,13 @@ def attend(
     """
     batch, length, packed = projections[-1].shape
     width = packed // 3
-    if link is None:
-        link = projections[-1].new_empty(0, batch, length, 2 * width)
-    output, link, _ = torch.ops.tsattn.self_attention_forward(
-        projections, link, draw_seed() if dropout_p > 0 else None, num_heads, NUMBERS[activation],
-        is_causal, dropout_p, (width // num_heads) ** -0.5,
+    earlier = projections[-1].new_empty(0, batch, length, 2 * width) if link is None else link
+    seed = draw_seed() if dropout_p > 0 else None
+    output, link_so_far, _ = torch.ops.tsattn.self_attention_forward(
+        projections, earlier, seed, num_heads, NUMBERS[activation], is_causal, dropout_p,
+        (width // num_heads) ** -0.5,
     )  # fmt: skip
-    return output, link
+    return output, link_so_far
 
 
 @torch.library.register_fake("tsattn::self_attention_forward")

@@ -26,11 +26,13 @@ struct Tail {
   __mmask16 lanes;
   explicit Tail(int64_t count) : lanes(static_cast<__mmask16>((1u << count) - 1)) {}
   TSATTN_INLINE Vec load(const float* p) const { return _mm512_maskz_loadu_ps(lanes, p); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return _mm512_maskz_mov_ps(lanes, x); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { _mm512_mask_storeu_ps(p, lanes, x); }
 #else
   int64_t count;
   explicit Tail(int64_t n) : count(n) {}
   TSATTN_INLINE Vec load(const float* p) const { return Vec::loadu(p, count); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return Vec::set(Vec(0.0f), x, count); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { x.store(p, count); }
 #endif
 };
@@ -94,6 +96,16 @@ TSATTN_INLINE Vec exp(const Vec& x) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LE_OQ), y);
 #else
   return x.exp();
+#endif
+}
+
+// 1 / x within about one unit in the last place, for normal x with a normal inverse.
+TSATTN_INLINE Vec reciprocal(const Vec& x) {
+#if defined(CPU_CAPABILITY_AVX512)
+  const __m512 y = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2.0f)));
+#else
+  return Vec(1.0f) / x;
 #endif
 }
 
