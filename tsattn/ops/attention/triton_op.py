@@ -72,7 +72,8 @@ def choose_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tiles:
         longest, keys = 16, 16
     queries = min(longest, _padded(q.shape[2]))
     is_short = max(q.shape[2], k.shape[2]) <= 64 and q.shape[2] <= queries
-    warps = queries // 16 if longest == 64 else (8 if bytes_wide > 256 else 4)
+    narrow = max(1, queries * q.element_size() // 32)  # exact products need twice the registers
+    warps = narrow if longest == 64 else (8 if bytes_wide > 256 else 4)
     return Tiles(queries, keys, width, value_width, warps, is_short)
 
 
