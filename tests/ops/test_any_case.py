@@ -1,8 +1,8 @@
 """Situations that nobody thought of: everything that attention takes, in any combination.
 
-What is looked for is a wrong number: a mask, a stride or the end of a row gone astray. The errors of
-few numbers scatter (at widths 1 and 2 those of torch's own attention up to sixfold), so widths start
-at 3 and twice the usual budget is allowed; chosen cases hold to that itself.
+What is looked for is a wrong number: a mask, a stride or the end of a row gone astray. The errors
+of few numbers scatter (at widths 1 and 2 those of torch's own attention up to sixfold), so widths
+start at 3 and twice the usual budget is allowed; chosen cases hold to that itself.
 """
 
 from typing import Any
