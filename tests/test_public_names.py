@@ -13,10 +13,11 @@ import tsattn.interop.published
 import tsattn.metrics
 import tsattn.models
 import tsattn.nn
+import tsattn.nn.moe
 import tsattn.ops
 from tests.interop.published_plain import draw_patchtst
 
-PUBLIC = (tsattn.models, tsattn.nn, tsattn.ops)
+PUBLIC = (tsattn.models, tsattn.nn, tsattn.nn.moe, tsattn.ops)
 HEAVY = ("jsonargparse", "lightning", "matplotlib", "pandas", "pooch", "sklearn", "torchmetrics")
 
 
@@ -77,6 +78,9 @@ MODULES = [
     "tsattn.ops.attention.api",
     "tsattn.models.patchtst",
     "tsattn.models.transformer",
+    "tsattn.nn.moe.baselines",
+    "tsattn.nn.moe.layer",
+    "tsattn.nn.moe.selection",
     "tsattn.interop.published",
     "tsattn.metrics",
 ]

@@ -11,13 +11,15 @@ H      horizon steps
 C      channels
 P      patches
 D      width (``d_model``)
-N      attention heads
-Q, K   query and key positions
+N      attention heads; in ``tsattn.nn.moe``, tokens
+Q, K   query and key positions; in ``tsattn.nn.moe``, K experts of each token
 W      width of one head; in ``tsattn.data``, windows
 V      width of the values of one head
 M      calendar features ("marks")
 R      rows of a table
 E      experts
+S      slots, one for each token and chosen expert
+F      hidden units of an expert
 ====== ==========================================================
 """
 
@@ -35,3 +37,9 @@ Values = Float[Tensor, "B N K V"]
 Scores = Float[Tensor, "B N Q K"]
 Mask = Bool[Tensor, "..."] | Float[Tensor, "..."]
 Index = Int[Tensor, "B"]
+FlatTokens = Float[Tensor, "N D"]
+Logits = Float[Tensor, "N E"]
+Chosen = Int[Tensor, "N K"]
+Weights = Float[Tensor, "N K"]
+ExpertBias = Float[Tensor, "E"]
+ExpertCounts = Int[Tensor, "E"]

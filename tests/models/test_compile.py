@@ -3,12 +3,18 @@ import sys
 
 PROGRAM = """
 import torch
+from functools import partial
+from tsattn.nn.moe import MoE, QuadraticMonomialGate
 from tsattn.models import EncoderDecoderTransformer, PatchTST
 
 options = {"d_model": 8, "num_heads": 2, "d_ff": 16, "value_activation": "tanh"}
 inputs = [torch.randn(4, 21, 3), torch.rand(4, 21, 4), torch.rand(4, 5, 4)]
+mixture = partial(MoE, gate=partial(QuadraticMonomialGate, rank=2), num_experts=4)
 for network in (PatchTST(3, 21, 5, num_layers=1, **options),
-                EncoderDecoderTransformer(3, 21, 5, encoder_layers=1, **options)):
+                EncoderDecoderTransformer(3, 21, 5, encoder_layers=1, **options),
+                PatchTST(3, 21, 5, num_layers=1, **options, feedforward=mixture),
+                EncoderDecoderTransformer(3, 21, 5, encoder_layers=1, **options,
+                                          feedforward=mixture)):
     compiled = torch.compile(network.eval(), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(*inputs).mean, network(*inputs).mean)
 print("whole")

@@ -74,7 +74,7 @@ def test_a_decoder_layer_looks_at_itself_then_at_the_memory_then_feeds_forward()
     y = layer.self_norm(x + layer.self_attention(x, is_causal=True).output)
     y = layer.cross_norm(y + layer.cross_attention(y, memory).output)
     expected = layer.feedforward_norm(y + layer.feedforward(y))
-    torch.testing.assert_close(layer(x, memory), expected)
+    torch.testing.assert_close(layer(x, memory).tokens, expected)
 
 
 def test_every_branch_of_a_decoder_layer_is_dropped_once() -> None:
@@ -87,7 +87,7 @@ def test_a_decoder_token_depends_on_earlier_tokens_and_on_the_whole_memory() -> 
     layer = decoder_layer()
     x = torch.randn(1, 5, 8, requires_grad=True)
     memory = torch.randn(1, 9, 8, requires_grad=True)
-    to_x, to_memory = torch.autograd.grad(layer(x, memory)[0, 2].square().sum(), (x, memory))
+    to_x, to_memory = torch.autograd.grad(layer(x, memory).tokens[0, 2].square().sum(), (x, memory))
     assert (to_x[0, :3].norm(dim=-1) > 0).all()
     assert (to_x[0, 3:] == 0).all()
     assert (to_memory[0].norm(dim=-1) > 0).all()

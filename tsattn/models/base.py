@@ -22,7 +22,8 @@ class Forecast:
     Attributes:
         mean: point forecast, [batch, horizon, channels], in the unit of the window.
         quantiles: [batch, horizon, channels, quantiles] where they were trained, else None.
-        losses: auxiliary losses by name, added to the task's loss; mostly empty.
+        losses: auxiliary losses by name, before their weights (`tsattn.nn.auxiliary.loss_weights`),
+            summed over the layers; the task adds them to its loss. Mostly empty.
     """
 
     mean: Horizon

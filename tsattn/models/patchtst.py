@@ -1,5 +1,7 @@
 """PatchTST with active attention."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,9 @@ from tsattn.nn import (
     RevIN,
     token_norm,
 )
+from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.norm import NormKind
+from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, HorizonMarks
 
@@ -43,6 +47,9 @@ class PatchTST(ForecastNetwork):
         head_dropout: dropout of the forecast itself.
         value_activation: nonlinearity of the values in every attention, one of
             `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module.
+        feedforward: builds the feed-forward of each layer from ``d_model``, for example
+            `tsattn.nn.moe.MoE` or a part of it; ``d_ff`` and ``dropout`` are handed on where it
+            leaves them open. ``None`` means the dense one.
         residual_scores: add each layer's pre-softmax scores to those of the next.
         norm: ``batch`` (over all tokens) or ``layer`` (over the width of each).
         prenorm: normalise before a branch instead of after the addition.
@@ -84,6 +91,7 @@ class PatchTST(ForecastNetwork):
         dropout: float = 0.2,
         head_dropout: float = 0.0,
         value_activation: ValueActivation = "identity",
+        feedforward: Callable[[int], nn.Module] | None = None,
         residual_scores: bool = True,
         norm: NormKind = "batch",
         prenorm: bool = False,
@@ -110,7 +118,7 @@ class PatchTST(ForecastNetwork):
                 MultiHeadActiveAttention(
                     d_model, num_heads, value_activation=value_activation, impl=attention_impl
                 ),
-                FeedForward(d_model, d_ff, dropout),
+                build_feedforward(feedforward, d_model, d_ff, dropout),
                 token_norm(norm, d_model),
                 token_norm(norm, d_model),
                 dropout=dropout,
@@ -139,21 +147,28 @@ class PatchTST(ForecastNetwork):
         self.check_window(x_BTC)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
         tokens = self.embed(x)
-        x = self._encode(tokens.flatten(0, 1))
+        x, losses = self._encode(tokens.flatten(0, 1))
         y_BHC = self.head(x.view_as(tokens)).transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
-        return Forecast(y_BHC)
+        return Forecast(y_BHC, losses=losses)
 
-    def _encode(self, x_BPD: Tensor) -> Tensor:
+    def _encode(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         """Apply the layers: in evaluation to few sequences at a time, whose tokens fit a cache."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or not self._is_dense:
             return self._apply_layers(x_BPD)
         parts = torch.split(x_BPD, max(1, _CACHED_FEATURES // x_BPD[0].numel()))
-        return torch.cat([self._apply_layers(part) for part in parts])
+        return torch.cat([self._apply_layers(part)[0] for part in parts]), {}
 
-    def _apply_layers(self, x_BPD: Tensor) -> Tensor:
+    def _apply_layers(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         factors = None
+        losses: Losses = {}
         for layer in self.layers:
-            x_BPD, factors = layer(x_BPD, factors)
-        return x_BPD
+            x_BPD, factors, more = layer(x_BPD, factors)
+            losses = summed(losses, more)
+        return x_BPD, losses
+
+    @property
+    def _is_dense(self) -> bool:
+        """Whether every token is fed by itself; a mixture's losses are those of a whole batch."""
+        return all(type(layer.feedforward) is FeedForward for layer in self.layers)

@@ -1,5 +1,7 @@
 """The encoder-decoder Transformer with active attention."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -8,9 +10,10 @@ from tsattn.nn import (
     CalendarEmbedding,
     DecoderLayer,
     EncoderLayer,
-    FeedForward,
     MultiHeadActiveAttention,
 )
+from tsattn.nn.auxiliary import Losses, summed
+from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, HorizonMarks
 
@@ -36,6 +39,9 @@ class EncoderDecoderTransformer(ForecastNetwork):
         dropout: dropout of tokens, attention weights, hidden units and branches.
         value_activation: nonlinearity of the values in all three attentions, one of
             `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable or module.
+        feedforward: builds the feed-forward of each layer from ``d_model``, for example
+            `tsattn.nn.moe.MoE` or a part of it; ``d_ff`` and ``dropout`` are handed on where it
+            leaves them open. ``None`` means the dense one.
         calendar_features: number of calendar features M of every step; 0 for none.
         attention_impl: who computes the attention, see `tsattn.ops.Impl`.
 
@@ -60,6 +66,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
         d_ff: int = 2048,
         dropout: float = 0.05,
         value_activation: ValueActivation = "identity",
+        feedforward: Callable[[int], nn.Module] | None = None,
         calendar_features: int = 4,
         attention_impl: str = "auto",
     ) -> None:
@@ -91,7 +98,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
         self.encoder = nn.ModuleList(
             EncoderLayer(
                 attention(),
-                FeedForward(d_model, d_ff, dropout),
+                build_feedforward(feedforward, d_model, d_ff, dropout),
                 nn.LayerNorm(d_model),
                 nn.LayerNorm(d_model),
                 dropout=dropout,
@@ -103,7 +110,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
             DecoderLayer(
                 attention(),
                 attention(),
-                FeedForward(d_model, d_ff, dropout),
+                build_feedforward(feedforward, d_model, d_ff, dropout),
                 d_model,
                 dropout=dropout,
             )
@@ -125,16 +132,19 @@ class EncoderDecoderTransformer(ForecastNetwork):
         """
         self.check_window(x_BTC)
         self._check_marks(len(x_BTC), marks_BTM, future_marks_BHM)
+        losses: Losses = {}
         memory = self.encoder_embed(x_BTC, marks_BTM)
         for layer in self.encoder:
-            memory, _ = layer(memory)
+            memory, _, more = layer(memory)
+            losses = summed(losses, more)
         memory = self.encoder_norm(memory)
         y = self.decoder_embed(*self._decoder_input(x_BTC, marks_BTM, future_marks_BHM))
         for layer in self.decoder[:-1]:
-            y = layer(y, memory)
-        y = self.decoder[-1](y, memory, last=self.horizon)
+            y, more = layer(y, memory)
+            losses = summed(losses, more)
+        y, more = self.decoder[-1](y, memory, last=self.horizon)
         y = self.project(self.decoder_norm(y))
-        return Forecast(y)
+        return Forecast(y, losses=summed(losses, more))
 
     def _decoder_input(
         self, x_BTC: Tensor, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None

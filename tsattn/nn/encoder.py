@@ -5,7 +5,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
+from tsattn.nn.auxiliary import Fed, Losses, feed
 from tsattn.nn.dropout import Dropout, joint_rate
+from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.norm import normalise_sum
 from tsattn.nn.slices import ScoreSources, attend_in_slices, feed_in_slices
 from tsattn.ops import add_dropout
@@ -13,13 +15,18 @@ from tsattn.tensors import Tokens
 
 
 class Encoded(NamedTuple):
-    """Tokens after a layer and, where they are kept, the factors of its attention scores.
+    """What a layer returns.
 
-    Layers that recompute hand on what the factors are made from.
+    Attributes:
+        tokens: tokens after both branches.
+        factors: factors of the attention scores, where they are kept; of layers that recompute,
+            what they are made from.
+        losses: auxiliary losses of the feed-forward by name, mostly none.
     """
 
     tokens: Tensor
     factors: ScoreFactors | ScoreSources | None
+    losses: Losses
 
 
 class EncoderLayer(nn.Module):
@@ -30,7 +37,7 @@ class EncoderLayer(nn.Module):
 
     Args:
         attention: the attention.
-        feedforward: maps tokens to tokens.
+        feedforward: maps tokens to tokens, or to `tsattn.nn.auxiliary.Fed`.
         attention_norm: normalisation of the attention's residual path.
         feedforward_norm: normalisation of the feed-forward's residual path.
         dropout: probability of dropping a feature of a branch before it is added.
@@ -81,26 +88,29 @@ class EncoderLayer(nn.Module):
         if self.prenorm:
             attended, factors = self._attend(self.attention_norm(x_BLD), previous)
             x = add_dropout(x_BLD, attended, twice)
-            x = self.dropout.added_to(x, self._feed(self.feedforward_norm(x)))
+            fed = self._feed(self.feedforward_norm(x))
+            x = self.dropout.added_to(x, fed.output)
         else:
             attended, factors = self._attend(x_BLD, previous)
             x = normalise_sum(self.attention_norm, x_BLD, attended, twice)
             del attended  # nobody needs it any more, and it is as large as the batch
-            x = normalise_sum(self.feedforward_norm, x, self._feed(x), self.dropout.rate)
-        return Encoded(x, factors)
+            fed = self._feed(x)
+            x = normalise_sum(self.feedforward_norm, x, fed.output, self.dropout.rate)
+        return Encoded(x, factors, fed.losses)
 
-    def _attend(self, x_BLD: Tensor, previous: ScoreFactors | ScoreSources | None) -> Encoded:
+    def _attend(
+        self, x_BLD: Tensor, previous: ScoreFactors | ScoreSources | None
+    ) -> tuple[Tensor, ScoreFactors | ScoreSources | None]:
         """Return the output of the attention, and the factors where they are kept."""
         if self.recompute and not isinstance(previous, ScoreFactors):
-            return Encoded(
-                *attend_in_slices(self.attention, x_BLD, previous, keep_scores=self.keep_scores)
-            )
+            return attend_in_slices(self.attention, x_BLD, previous, keep_scores=self.keep_scores)
         if self.recompute or isinstance(previous, ScoreSources):
             raise ValueError("layers that add up their scores must all recompute, or none of them")
         attended = self.attention(x_BLD, previous=previous)
-        return Encoded(attended.output, attended.factors if self.keep_scores else None)
+        return attended.output, attended.factors if self.keep_scores else None
 
-    def _feed(self, x_BLD: Tensor) -> Tensor:
-        if self.recompute:
-            return feed_in_slices(self.feedforward, x_BLD)
-        return self.feedforward(x_BLD)
+    def _feed(self, x_BLD: Tensor) -> Fed:
+        """Apply the feed-forward; what a mixture does with a token depends on the whole batch."""
+        if self.recompute and type(self.feedforward) is FeedForward:
+            return Fed(feed_in_slices(self.feedforward, x_BLD), {})
+        return feed(self.feedforward, x_BLD)

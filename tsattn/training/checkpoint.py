@@ -18,21 +18,29 @@ from lightning.fabric.plugins import CheckpointIO
 
 from tsattn.errors import CheckpointError
 from tsattn.models import NETWORKS, ForecastNetwork
+from tsattn.nn.parts import build_part, describe_part
 
 RECORD = "tsattn"
 FORMAT = 1
 
 _DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
 _PLAIN = (str, int, float, bool, type(None))
+_FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
 
 
 def describe_network(network: ForecastNetwork) -> dict[str, Any]:
     """Return the network's name in `NETWORKS` and the arguments that build it again.
 
-    An argument that is no plain value (a callable as ``value_activation``) is listed under
-    ``not_stored``: such a checkpoint needs the network to be given when it is opened.
+    A part given as what builds it (``feedforward``) is described in its turn, by its name in
+    `tsattn.nn.parts.PARTS`. An argument that is neither that nor a plain value (a callable as
+    ``value_activation``) is listed under ``not_stored``: such a checkpoint needs the network to be
+    given when it is opened.
     """
-    arguments = {k: v for k, v in network.init_args.items() if isinstance(v, _PLAIN)}
+    arguments: dict[str, Any] = {}
+    for name, value in network.init_args.items():
+        part = describe_part(value) if callable(value) else None
+        if part is not None or isinstance(value, _PLAIN):
+            arguments[name] = value if part is None else part
     return {
         "class": type(network).__name__,
         "arguments": arguments,
@@ -59,8 +67,12 @@ def build_network(description: Mapping[str, Any]) -> ForecastNetwork:
             "load_network(path, network)"
         )
     try:
-        return NETWORKS[name](**description["arguments"])
-    except (TypeError, ValueError) as error:
+        arguments: dict[str, Any] = {
+            key: build_part(value) if isinstance(value, Mapping) else value
+            for key, value in description["arguments"].items()
+        }
+        return NETWORKS[name](**arguments)
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's {name} cannot be built: {error}") from error
 
 
@@ -165,18 +177,29 @@ def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, p
         for name, value in content["state_dict"].items()
         if name.startswith("network.")
     }
-    names = sorted(theirs["arguments"].keys() | ours["arguments"].keys())
+    then, now = _flat(theirs["arguments"]), _flat(ours["arguments"])
     differing = [
-        f"{name} {theirs['arguments'].get(name)!r} instead of {ours['arguments'].get(name)!r}"
-        for name in names
-        if theirs["arguments"].get(name) != ours["arguments"].get(name)
-        and name not in ("attention_impl", "dropout", "head_dropout", "recompute")
+        f"{name} {then.get(name)!r} instead of {now.get(name)!r}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name) and name.rpartition(".")[2] not in _FREE_TO_DIFFER
     ]
     if differing or shapes != stored:
         raise CheckpointError(
             f"{path} holds another {ours['class']} than the configuration describes: "
             + ("; ".join(differing) or "its weights have other names or shapes")
         )
+
+
+def _flat(arguments: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return arguments by dotted name, those of described parts behind the name of the part."""
+    flat: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            flat[prefix + name] = value["class"]
+            flat |= _flat(value["arguments"], f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def require_same_run(

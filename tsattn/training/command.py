@@ -40,6 +40,7 @@ from tsattn.training.limits import limits_of, refuse_settings
 from tsattn.training.parser import RecipeParser
 from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
+from tsattn.training.routing import RoutingOfTest
 from tsattn.training.task import ForecastTask
 
 _LINKS = {
@@ -190,7 +191,8 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks that write the run folder."""
         self.predictions = Predictions(everything=self._given.save_predictions is not None)
-        callbacks: list[Callback] = [self.predictions]
+        self.routing = RoutingOfTest()
+        callbacks: list[Callback] = [self.predictions, self.routing]
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
@@ -280,6 +282,7 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
+            moe=self.routing.summary(),
             recipes=recipes_of(self.arguments),
             limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,

@@ -12,11 +12,19 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from tsattn.data.catalog import CATALOG
 from tsattn.models import NETWORKS
+from tsattn.nn import FeedForward
+from tsattn.nn.moe import Experts, Gate, MoEFeedForward
+from tsattn.nn.parts import PARTS
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.schedules import EpochDecay, OneCycle
 from tsattn.training.task import ForecastTask
 
 SCHEDULES = (EpochDecay, OneCycle)
+_PART = re.compile(
+    r'Parser key "[\w.]*?(feedforward|gate|experts)":(?:(?!Parser key).)*import path string: (\w+)',
+    re.S,
+)
+_KINDS = {"feedforward": (MoEFeedForward, FeedForward), "gate": Gate, "experts": Experts}
 _UNKNOWN = (
     r"Option '([\w.]+)' is not accepted",
     r"does not accept option '([\w.]+)'",
@@ -37,7 +45,16 @@ class RecipeParser(LightningArgumentParser):
         text = str(message if message else ex)
         if "data.dataset" in text and "required" in text:
             text = f"no data: give --data.dataset a name ({', '.join(CATALOG)}) or a CSV file"
-        print(f"error: {text}{suggestion(text)}", file=sys.stderr)
+        if found := _PART.search(text):
+            kind, given = found.groups()
+            known = [name for name, part in PARTS.items() if issubclass(part, _KINDS[kind])]
+            text = (
+                f"unknown {kind} {given!r}; expected one of {', '.join(known)}, or an import path"
+            )
+            text += _nearest(given, known)
+        else:
+            text += suggestion(text)
+        print(f"error: {text}", file=sys.stderr)
         print("all options: tsattn fit --help", file=sys.stderr)
         raise SystemExit(2)
 
@@ -47,12 +64,14 @@ def suggestion(message: str) -> str:
     for pattern in _UNKNOWN:
         found = re.search(pattern, message)
         if found:
-            given = found.group(1)
-            known = known_words()
-            near = get_close_matches(given, known, n=1, cutoff=0.75)
-            near = near or get_close_matches(given.rpartition(".")[2], known, n=1, cutoff=0.7)
-            return f"\ndid you mean {near[0]!r}?" if near else ""
+            return _nearest(found.group(1), known_words())
     return ""
+
+
+def _nearest(given: str, known: list[str]) -> str:
+    near = get_close_matches(given, known, n=1, cutoff=0.75)
+    near = near or get_close_matches(given.rpartition(".")[2], known, n=1, cutoff=0.7)
+    return f"\ndid you mean {near[0]!r}?" if near else ""
 
 
 def known_words() -> list[str]:
@@ -66,7 +85,13 @@ def known_words() -> list[str]:
         ("early_stopping", EarlyStopping),
     ):
         keys += [f"{prefix}.{name}" for name in _parameters(owner)]
-    for prefix, owners in (("model.network", NETWORKS.values()), ("model.schedule", SCHEDULES)):
+    feedforward = "model.network.feedforward"
+    for prefix, owners in (
+        ("model.network", NETWORKS.values()),
+        ("model.schedule", SCHEDULES),
+        (feedforward, (PARTS["MoE"],)),
+        (f"{feedforward}.gate", PARTS.values()),
+    ):
         for owner in owners:
             keys += [owner.__name__, *(f"{prefix}.{name}" for name in _parameters(owner))]
             keys += _parameters(owner)

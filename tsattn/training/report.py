@@ -15,6 +15,7 @@ from tsattn.errors import MissingExtraError
 from tsattn.training.callbacks import Predictions
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
+from tsattn.training.routing import describe_mixtures
 from tsattn.training.task import ForecastTask
 
 
@@ -61,6 +62,8 @@ def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -
         console.print(f"  note: {note}", markup=False)
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     console.print(f"[bold]{type(task.network).__name__}[/]: {parameters:,} parameters")
+    if line := describe_mixtures(task.network):
+        console.print(f"  {line}", markup=False)
     if folder:
         console.print(f"run folder: {folder.path}")
 

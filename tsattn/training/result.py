@@ -86,6 +86,7 @@ def result_of(
     data: ForecastData,
     *,
     checkpoint: Path | None,
+    moe: list[dict[str, Any]],
     recipes: list[str],
     limits: dict[str, Any],
     epochs: int,
@@ -98,6 +99,7 @@ def result_of(
         task: the task, its `test_errors` filled.
         data: the data.
         checkpoint: the checkpoint that was tested.
+        moe: how the mixtures routed the test windows, a part for each layer; mostly none.
         recipes: the configuration files it was made from.
         limits: trainer settings that cut the run short; mostly none.
         epochs: epochs that training ran.
@@ -137,6 +139,7 @@ def result_of(
         + (" over the batches that limits left" if limits else " over all validation windows"),
         "wall_seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in task.network.parameters() if p.requires_grad),
+        **({"moe": moe} if moe else {}),
         **environment(trainer),
     }
 

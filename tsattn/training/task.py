@@ -12,6 +12,8 @@ from tsattn.data.windows import WindowBatch
 from tsattn.errors import ConfigError, NonFiniteLossError
 from tsattn.metrics import WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
+from tsattn.nn.auxiliary import loss_weights
+from tsattn.nn.stepping import after_step
 from tsattn.training.checkpoint import (
     FORMAT,
     RECORD,
@@ -32,7 +34,7 @@ class ForecastTask(L.LightningModule):
     Args:
         network: the network.
         loss: ``mse``, ``mae``, ``huber`` or ``quantile``, see `make_loss`; the networks' auxiliary
-            losses are added in training.
+            losses are added in training, each with the weight that its layers state.
         quantile: which quantile ``loss="quantile"`` aims at.
         optimizer: ``adam`` or ``adamw``.
         learning_rate: the rate that the schedule's factor multiplies.
@@ -70,6 +72,7 @@ class ForecastTask(L.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.schedule = schedule or EpochDecay()
+        self.loss_weights = loss_weights(network)
         self.val_errors = WindowErrors(network.channels)
         self.test_errors = WindowErrors(network.channels)
 
@@ -85,7 +88,8 @@ class ForecastTask(L.LightningModule):
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, auxiliary losses included."""
         forecast, loss = self._step(batch)
-        total = loss + sum(forecast.losses.values())
+        weights = self.loss_weights
+        total = loss + sum(weights.get(name, 1.0) * more for name, more in forecast.losses.items())
         self._require_finite(total, forecast, batch, batch_idx, part="training")
         size = len(batch.index_B)
         for name, value in {"loss": loss, **forecast.losses}.items():
@@ -150,6 +154,11 @@ class ForecastTask(L.LightningModule):
             group["lr"] = rate
             group["betas"] = (self.schedule.momentum(place), group["betas"][1])
         self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=1)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step, and tell the parts of the network that go by steps."""
+        super().optimizer_step(*args, **kwargs)
+        after_step(self.network)
 
     def _seed_epoch(self) -> None:
         """Give every epoch a random stream of its own, so that resuming repeats it exactly.

@@ -1,0 +1,343 @@
+"""Gates against the papers' formulas, computed token by token in float64."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsattn.nn.moe import (
+    CosineGate,
+    DenseToSparse,
+    DenseToSparseGate,
+    Gate,
+    GaussianGate,
+    Hierarchical,
+    HierarchicalGate,
+    LinearGate,
+    PerturbedCosineGate,
+    QuadraticMonomialGate,
+    QuadraticPolynomialGate,
+    SigmoidGate,
+    gate_cost,
+    quadratic_overhead,
+)
+
+D, E = 6, 4
+Parameters = dict[str, np.ndarray]
+
+
+def monomial_low(x: np.ndarray, p: Parameters) -> list[float]:
+    return [float((p["query"] @ x) @ (key @ x)) for key in p["key"]]
+
+
+def polynomial_low(x: np.ndarray, p: Parameters) -> list[float]:
+    query = p["query"] @ x + p["query_bias"]
+    return [float(query @ (k @ x + b)) for k, b in zip(p["key"], p["key_bias"], strict=True)]
+
+
+def polynomial(x: np.ndarray, p: Parameters) -> list[float]:
+    parts = zip(p["quadratic"], p["linear"], p["bias"], strict=True)
+    return [float(x @ a @ x + b @ x + c) for a, b, c in parts]
+
+
+def monomial(x: np.ndarray, p: Parameters) -> list[float]:
+    return [float(x @ a @ x + c) for a, c in zip(p["quadratic"], p["bias"], strict=True)]
+
+
+def linear(x: np.ndarray, p: Parameters) -> list[float]:
+    return [float(w @ x + c) for w, c in zip(p["weight"], p["bias"], strict=True)]
+
+
+def gaussian(x: np.ndarray, p: Parameters) -> list[float]:
+    prior = np.exp(p["log_prior"]) / np.exp(p["log_prior"]).sum()
+    logits = []
+    for pi, mean, raw in zip(prior, p["mean"], p["log_cholesky"], strict=True):
+        factor = np.tril(raw, -1) + np.diag(np.exp(np.diag(raw)))
+        covariance = factor @ factor.T
+        assert (np.linalg.eigvalsh(covariance) > 0).all()
+        distance = (x - mean) @ np.linalg.inv(covariance) @ (x - mean)
+        density = np.exp(-distance / 2) / np.sqrt((2 * np.pi) ** D * np.linalg.det(covariance))
+        logits.append(math.log(pi * density))
+    return logits
+
+
+def cosine(x: np.ndarray, p: Parameters) -> list[float]:
+    y, d = p["projection"] @ x, p.get("perturbation", 0.0)
+    norms = [(np.linalg.norm(y) + d) * (np.linalg.norm(e) + d) for e in p["embedding"]]
+    parts = zip(p["embedding"], norms, strict=True)
+    return [float(e @ y / norm / p["temperature"]) for e, norm in parts]
+
+
+Formula = Callable[[np.ndarray, Parameters], list[float]]
+GATES: list[tuple[Callable[[int, int], Gate], Formula, dict[str, tuple[int, ...]]]] = [
+    (LinearGate, linear, {"weight": (E, D), "bias": (E,)}),
+    (SigmoidGate, linear, {"weight": (E, D), "bias": (E,)}),
+    (
+        QuadraticPolynomialGate,
+        polynomial,
+        {"quadratic": (E, D, D), "linear": (E, D), "bias": (E,)},
+    ),
+    (QuadraticMonomialGate, monomial, {"quadratic": (E, D, D), "bias": (E,)}),
+    (
+        lambda d, e: QuadraticPolynomialGate(d, e, rank=3),
+        polynomial_low,
+        {"query": (3, D), "query_bias": (3,), "key": (E, 3, D), "key_bias": (E, 3)},
+    ),
+    (
+        lambda d, e: QuadraticMonomialGate(d, e, rank=3),
+        monomial_low,
+        {"query": (3, D), "key": (E, 3, D)},
+    ),
+    (GaussianGate, gaussian, {"log_prior": (E,), "mean": (E, D), "log_cholesky": (E, D, D)}),
+    (
+        lambda d, e: CosineGate(d, e, rank=3),
+        cosine,
+        {"projection": (3, D), "embedding": (E, 3), "temperature": ()},
+    ),
+    (
+        lambda d, e: PerturbedCosineGate(d, e, rank=3, perturbation=0.3),
+        cosine,
+        {"projection": (3, D), "embedding": (E, 3), "temperature": ()},
+    ),
+]
+IDS = [
+    *("linear", "sigmoid", "polynomial", "monomial", "polynomial-3", "monomial-3"),
+    *("gaussian", "cosine", "perturbed"),
+]
+
+
+def redrawn(gate: Gate) -> Gate:
+    """Move every parameter away from where it begins."""
+    with torch.no_grad():
+        for parameter in gate.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return gate
+
+
+@pytest.mark.parametrize(("build", "formula", "shapes"), GATES, ids=IDS)
+def test_a_gate_has_the_formula_of_the_paper(
+    build: Callable[[int, int], Gate], formula: Formula, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    gate, x = redrawn(build(D, E)), torch.randn(11, D)
+    state = {name: tensor.double().numpy() for name, tensor in gate.state_dict().items()}
+    rows = [formula(row, state) for row in x.double().numpy()]
+    expected = torch.tensor(rows, dtype=torch.float64)
+    exact = build(D, E).double()
+    exact.load_state_dict(gate.state_dict())
+    assert gate(x).dtype == torch.float32
+    torch.testing.assert_close(exact(x.double()), expected)
+    torch.testing.assert_close(gate(x).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("build", "formula", "shapes"), GATES, ids=IDS)
+def test_a_gate_has_the_parameters_of_the_table(
+    build: Callable[[int, int], Gate], formula: Formula, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    found = {name: tuple(p.shape) for name, p in build(D, E).named_parameters()}
+    assert found == shapes
+
+
+@pytest.mark.parametrize(("build", "formula", "shapes"), GATES, ids=IDS)
+def test_every_parameter_of_a_gate_is_trained(
+    build: Callable[[int, int], Gate], formula: Formula, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    gate = redrawn(build(D, E))
+    gate(torch.randn(9, D)).log_softmax(-1)[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in gate.parameters())
+
+
+@pytest.mark.parametrize(("build", "formula", "shapes"), GATES, ids=IDS)
+def test_logits_are_float32_under_autocast(
+    build: Callable[[int, int], Gate], formula: Formula, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    gate, x = build(D, E), torch.randn(5, D)
+    expected = gate(x.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = gate(x.bfloat16())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("width", [4, 64, 512])
+@pytest.mark.parametrize("rank", [None, 1, 4])
+@pytest.mark.parametrize("kind", [QuadraticPolynomialGate, QuadraticMonomialGate])
+def test_quadratic_logits_begin_on_the_scale_of_one_whatever_the_width(
+    kind: type[QuadraticPolynomialGate | QuadraticMonomialGate], rank: int | None, width: int
+) -> None:
+    logits = torch.cat([kind(width, 8, rank=rank)(torch.randn(200, width)) for _ in range(10)])
+    assert 0.5 < logits.std().item() < 2.0
+
+
+@pytest.mark.parametrize("kind", [LinearGate, CosineGate, PerturbedCosineGate])
+@pytest.mark.parametrize("width", [4, 256])
+def test_other_logits_begin_on_the_scale_of_one(kind: type[Gate], width: int) -> None:
+    logits = torch.cat([kind(width, 8)(torch.randn(200, width)) for _ in range(20)])
+    assert 0.3 < logits.std().item() < 2.0
+
+
+def test_a_linear_gate_is_attention_with_identity_query_and_constant_keys() -> None:
+    linear_gate, x = LinearGate(D, E), torch.randn(7, D)
+    attention = QuadraticPolynomialGate(D, E, rank=D)
+    with torch.no_grad():
+        attention.query.copy_(torch.eye(D))
+        attention.query_bias.zero_()
+        attention.key.zero_()  # constant keys do not look at the token
+        attention.key_bias.copy_(linear_gate.weight)
+    torch.testing.assert_close(attention(x), linear_gate(x))
+
+
+def test_a_low_rank_gate_is_the_full_one_of_its_product() -> None:
+    low, full = QuadraticMonomialGate(D, E, rank=2), QuadraticMonomialGate(D, E)
+    with torch.no_grad():
+        full.quadratic.copy_(torch.einsum("rd,erf->edf", low.query, low.key))
+    x = torch.randn(7, D)
+    torch.testing.assert_close(low(x), full(x))
+
+
+def test_gaussians_of_one_covariance_are_a_linear_gate_in_the_softmax() -> None:
+    gaussian_gate, linear_gate = GaussianGate(D, E), LinearGate(D, E)
+    with torch.no_grad():
+        linear_gate.weight.copy_(gaussian_gate.mean)
+        linear_gate.bias.copy_(-gaussian_gate.mean.square().sum(1) / 2)
+    x = torch.randn(7, D)
+    torch.testing.assert_close(gaussian_gate(x).softmax(-1), linear_gate(x).softmax(-1))
+
+
+def test_the_full_form_holds_nothing_of_tokens_times_experts_times_width_squared() -> None:
+    gate, x = QuadraticMonomialGate(64, 8), torch.randn(512, 64)
+    saved: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        gate(x).sum().backward()
+    assert max(saved) <= 512 * 8 * 64
+
+
+@pytest.mark.parametrize(("decay", "middle"), [("geometric", 1.0), ("linear", 2.125)])
+def test_a_temperature_falls_from_start_to_end(decay: str, middle: float) -> None:
+    inner, x = LinearGate(D, E), torch.randn(7, D)
+    gate = DenseToSparse(inner, start=4.0, end=0.25, steps=4, decay=decay)  # pyright: ignore
+    seen = []
+    for step in range(7):
+        assert gate.dense == (step < 4)
+        tau = gate.temperature().item()
+        torch.testing.assert_close(gate(x), inner(x) / tau)
+        seen.append(tau)
+        gate.after_step()
+    assert seen[0] == 4.0
+    assert seen[2] == pytest.approx(middle)
+    assert seen[4:] == [0.25, 0.25, 0.25]
+    assert seen == sorted(seen, reverse=True)
+
+
+def test_the_steps_of_a_temperature_are_part_of_the_state() -> None:
+    gate = DenseToSparseGate(D, E, start=4.0, end=0.5, steps=3)
+    for _ in range(3):
+        gate.after_step()
+    other = DenseToSparseGate(D, E, start=4.0, end=0.5, steps=3)
+    other.load_state_dict(gate.state_dict())
+    assert not other.dense
+    assert other.temperature().item() == pytest.approx(0.5)
+
+
+def test_a_hierarchy_multiplies_the_group_by_the_expert_within_it() -> None:
+    groups, experts = LinearGate(D, 2), QuadraticMonomialGate(D, 6, rank=2)
+    gate, x = Hierarchical(groups, experts, 2), torch.randn(7, D)
+    p_group, logits = groups(x).double().softmax(-1), experts(x).double()
+    for token in range(7):
+        for expert in range(6):
+            group = expert // 3
+            inside = logits[token, 3 * group : 3 * group + 3]
+            within = logits[token, expert].exp() / inside.exp().sum()
+            expected = p_group[token, group] * within
+            assert gate(x)[token, expert].exp().item() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(gate(x).exp().sum(-1), torch.ones(7))
+    torch.testing.assert_close(gate(x).softmax(-1), gate(x).exp())
+
+
+def test_appendix_g_for_mixtral_and_for_gpt2() -> None:
+    mixtral = quadratic_overhead(4096, 8, rank=128, layers=32)
+    assert mixtral.stored == 150_994_944  # the 151 M of the paper
+    full = quadratic_overhead(4096, 8, layers=32)
+    assert full.free == pytest.approx(2.1e9, rel=0.03)  # "almost 2.1B"
+    assert full.stored == pytest.approx(2 * full.free, rel=1e-3)
+    # "2.3M" of the paper does not follow from its formula: the keys alone come near it
+    assert quadratic_overhead(768, 8, rank=32, layers=12).stored == 2_654_208
+    assert 12 * 8 * 32 * 768 == 2_359_296
+
+
+@pytest.mark.parametrize("rank", [None, 3, D])
+def test_a_gate_costs_what_appendix_g_counts_beside_its_linear_terms(rank: int | None) -> None:
+    gate = QuadraticMonomialGate(D, E, rank=rank)
+    cost, terms = gate_cost(gate), quadratic_overhead(D, E, rank=rank)
+    biases = E if rank is None else 0
+    assert cost.stored == sum(p.numel() for p in gate.parameters()) == terms.stored + biases
+    assert cost.free == terms.free + biases
+    assert cost.flops >= terms.flops
+
+
+@pytest.mark.parametrize("kind", [QuadraticMonomialGate, QuadraticPolynomialGate])
+@pytest.mark.parametrize("rank", [None, 1, 2, 3])
+def test_free_parameters_are_the_directions_that_logits_can_tell_apart(
+    rank: int | None, kind: type[QuadraticMonomialGate | QuadraticPolynomialGate]
+) -> None:
+    width, experts = 6, 3
+    gate = redrawn(kind(width, experts, rank=rank).double())
+    x = torch.randn(200, width).double()
+    names = list(dict(gate.named_parameters()))
+
+    def logits(*values: Tensor) -> Tensor:
+        state = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(gate, state, (x,)).flatten()
+
+    jacobians = torch.autograd.functional.jacobian(logits, tuple(gate.parameters()))
+    matrix = torch.cat([j.flatten(1) for j in jacobians], dim=1)
+    assert torch.linalg.matrix_rank(matrix).item() == gate_cost(gate).free
+
+
+def test_a_foreign_gate_counts_two_operations_a_number() -> None:
+    assert gate_cost(nn.Linear(D, E)) == (D * E + E, D * E + E, 2 * (D * E + E))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: QuadraticMonomialGate(4, 2, rank=5), "got rank=5 for d_model=4"),
+        (lambda: CosineGate(4, 2, rank=0), "rank must be between 1 and d_model"),
+        (lambda: LinearGate(4, 0), "at least 1, got d_model=4, num_experts=0"),
+        (lambda: PerturbedCosineGate(4, 2, perturbation=0.0), "perturbation must be positive"),
+        (lambda: HierarchicalGate(4, 8, groups=3), "8 experts cannot be divided into 3"),
+        (lambda: HierarchicalGate(4, 8, groups=0), "groups must be at least 1"),
+        (lambda: Hierarchical(LinearGate(4, 3), LinearGate(4, 8), 2), r"\(4, 2\), got \(4, 3\)"),
+        (lambda: DenseToSparseGate(4, 2, start=1.0, end=2.0), "temperature must fall"),
+        (lambda: DenseToSparseGate(4, 2, end=0.0), "temperature must fall"),
+        (lambda: DenseToSparseGate(4, 2, steps=0), "at least one step"),
+    ],
+)
+def test_a_gate_that_cannot_be_is_refused_in_words(build: Callable[[], Gate], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.unchecked
+def test_an_unknown_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown decay 'cosine'"):
+        DenseToSparse(LinearGate(4, 2), 2.0, 1.0, 3, "cosine")  # pyright: ignore
+
+
+def test_something_else_than_a_gate_cannot_be_wrapped() -> None:
+    with pytest.raises(TypeError, match="expected a gate"):
+        DenseToSparse(nn.Linear(4, 2), 2.0, 1.0, 3)
+
+
+def test_sigmoid_scores_do_not_compete() -> None:
+    gate, x = SigmoidGate(D, E), torch.randn(7, D)
+    assert gate.normalisation == "sigmoid"
+    torch.testing.assert_close(gate(x), F.linear(x, gate.weight, gate.bias))

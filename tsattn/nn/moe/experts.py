@@ -1,0 +1,245 @@
+"""Experts with stacked parameters: all experts of a layer are one module."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsattn.nn.dropout import Dropout
+from tsattn.ops import ValueActivation, feedforward
+from tsattn.ops.activations import activate, as_function
+from tsattn.tensors import FlatTokens, Logits
+
+ExpertsFactory = Callable[[int, int], nn.Module]
+"""Builds experts from ``d_model`` and ``num_experts``; a class of experts is one."""
+
+
+class Experts(nn.Module):
+    """Base of the experts of a layer: E maps from tokens to tokens, applied in three ways.
+
+    * `in_pieces`: each expert to the tokens that chose it, one after the other;
+    * `in_groups`: the same in grouped products, where `groupable` says so;
+    * `mixture`: all experts to all tokens, weighted with zeros for those not chosen.
+
+    `every` gives all outputs themselves, for routers that look at them.
+
+    Args:
+        d_model: width D of a token.
+        num_experts: number E of experts.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    def __init__(self, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        if d_model < 1 or num_experts < 1:
+            raise ValueError(
+                f"experts need d_model and num_experts of at least 1, got d_model={d_model}, "
+                f"num_experts={num_experts}"
+            )
+        self.d_model = d_model
+        self.num_experts = num_experts
+
+    def every(self, x_ND: FlatTokens) -> Tensor:
+        """Return the outputs [N, E, D] of all experts."""
+        raise NotImplementedError
+
+    def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Apply expert e to piece e, [S_e, D], of which some may be empty."""
+        raise NotImplementedError
+
+    def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
+        """Apply expert e to rows ``ends[e - 1] .. ends[e] - 1``; only where `groupable`."""
+        raise NotImplementedError
+
+    def groupable(self, x: Tensor) -> str:
+        """Say why grouped products cannot take these tokens, or nothing."""
+        return f"{type(self).__name__} have no products to group"
+
+    def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
+        """Return ``sum_e weights[n, e] expert_e(x[n])``, every expert computed for every token."""
+        outputs = self.every(x_ND)
+        return (weights_NE.to(outputs.dtype)[:, None, :] @ outputs).squeeze(1)
+
+    @property
+    def flops_per_slot(self) -> int:
+        """Multiplications and additions of one expert for one token."""
+        return 2 * sum(parameter.numel() for parameter in self.parameters()) // self.num_experts
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"d_model={self.d_model}, num_experts={self.num_experts}"
+
+
+class FeedForwardExperts(Experts):
+    """``W2_e dropout(activation(W1_e x + b1_e)) + b2_e``.
+
+    Parameters are stacks of those of `torch.nn.Linear`, drawn like them: ``expand_weight``
+    [E, F, D], ``expand_bias`` [E, F], ``contract_weight`` [E, D, F], ``contract_bias`` [E, D].
+
+    Args:
+        d_model: width D of a token.
+        num_experts: number E of experts.
+        d_ff: width F of an expert's hidden layer.
+        activation: one of `tsattn.ops.VALUE_ACTIVATIONS` or any elementwise callable.
+        dropout: probability of dropping a hidden unit.
+
+    Raises:
+        ValueError: a size below one, an unknown activation.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_experts: int,
+        d_ff: int,
+        *,
+        activation: ValueActivation = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(d_model, num_experts)
+        if d_ff < 1:
+            raise ValueError(f"d_ff of an expert must be at least 1, got {d_ff}")
+        as_function(activation)
+        self.d_ff = d_ff
+        self.activation = activation
+        self.expand_weight = _uniform(num_experts, d_ff, d_model, fan_in=d_model)
+        self.expand_bias = _uniform(num_experts, d_ff, fan_in=d_model)
+        self.contract_weight = _uniform(num_experts, d_model, d_ff, fan_in=d_ff)
+        self.contract_bias = _uniform(num_experts, d_model, fan_in=d_ff)
+        self.dropout = Dropout(dropout)
+
+    def hidden(self, before: Tensor) -> Tensor:
+        """Return the hidden units from what goes into the activation."""
+        if self.activation == "gelu":
+            return self.dropout.after_gelu(before)
+        return self.dropout(activate(self.activation, before))
+
+    def every(self, x_ND: FlatTokens) -> Tensor:
+        """Return the outputs [N, E, D] of all experts."""
+        hidden_NEF = self._apart(self._wide(x_ND))
+        outputs_END = hidden_NEF.transpose(0, 1) @ self.contract_weight.mT
+        return outputs_END.transpose(0, 1) + self.contract_bias
+
+    def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
+        """Return the weighted sum: one wide feed-forward whose hidden units are weighted."""
+        hidden = self._wide(x_ND)
+        weights = weights_NE.to(hidden.dtype)
+        weighted = self._apart(hidden) * weights[:, :, None]
+        contract = self.contract_weight.transpose(0, 1).flatten(1)  # [D, E F]
+        return F.linear(weighted.flatten(1), contract) + F.linear(weights, self.contract_bias.T)
+
+    def _apart(self, hidden: Tensor) -> Tensor:
+        """Return the hidden units [N, E, F] of each expert."""
+        return hidden.view(len(hidden), self.num_experts, self.d_ff)
+
+    def _wide(self, x_ND: Tensor) -> Tensor:
+        expand = F.linear(x_ND, self.expand_weight.flatten(0, 1), self.expand_bias.flatten())
+        return self.hidden(expand)
+
+    def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Apply expert e to piece e."""
+        # taken apart once: the gradients are then put together once, not once an expert
+        stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
+        parts = zip(pieces, *(stack.unbind(0) for stack in stacks), strict=True)
+        return [self._one(x, w1, b1, w2, b2) if len(x) else x for x, w1, b1, w2, b2 in parts]
+
+    def _one(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        if self.activation == "gelu":
+            return feedforward(x, w1, b1, w2, b2, p=self.dropout.rate)
+        return F.linear(self.hidden(F.linear(x, w1, b1)), w2, b2)
+
+    def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
+        """Apply expert e to its rows by grouped products."""
+        membership_SE = _membership(ends_E, len(x_SD))
+        hidden = grouped_linear(x_SD, self.expand_weight, self.expand_bias, ends_E, membership_SE)
+        return grouped_linear(
+            self.hidden(hidden), self.contract_weight, self.contract_bias, ends_E, membership_SE
+        )
+
+    def groupable(self, x: Tensor) -> str:
+        """Say why grouped products cannot take these tokens, or nothing."""
+        return _groupable(x, self.d_model, self.d_ff)
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"{super().extra_repr()}, d_ff={self.d_ff}, activation={self.activation!r}"
+
+
+class LinearExperts(Experts):
+    """``W_e x + b_e``: only weakly identifiable, as the theory warns; for comparison.
+
+    Args:
+        d_model: width D of a token.
+        num_experts: number E of experts.
+
+    Source: active-attention paper, appendix C.
+    """
+
+    def __init__(self, d_model: int, num_experts: int) -> None:
+        super().__init__(d_model, num_experts)
+        self.weight = _uniform(num_experts, d_model, d_model, fan_in=d_model)
+        self.bias = _uniform(num_experts, d_model, fan_in=d_model)
+
+    def every(self, x_ND: FlatTokens) -> Tensor:
+        """Return the outputs [N, E, D] of all experts."""
+        outputs = F.linear(x_ND, self.weight.flatten(0, 1), self.bias.flatten())
+        return outputs.view(len(outputs), self.num_experts, self.d_model)
+
+    def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
+        """Apply expert e to piece e."""
+        parts = zip(pieces, self.weight.unbind(0), self.bias.unbind(0), strict=True)
+        return [F.linear(x, weight, bias) if len(x) else x for x, weight, bias in parts]
+
+    def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
+        """Apply expert e to its rows by a grouped product."""
+        return grouped_linear(x_SD, self.weight, self.bias, ends_E, _membership(ends_E, len(x_SD)))
+
+    def groupable(self, x: Tensor) -> str:
+        """Say why grouped products cannot take these tokens, or nothing."""
+        return _groupable(x, self.d_model)
+
+
+def grouped_linear(
+    x_SD: Tensor, weight_EFD: Tensor, bias_EF: Tensor, ends_E: Tensor, membership_SE: Tensor
+) -> Tensor:
+    """Return ``W_e x + b_e`` for rows sorted by expert, as one grouped product.
+
+    The biases are spread by a product with the membership, whose backward pass adds in a fixed
+    order.
+    """
+    dtype = _product_dtype(x_SD)
+    product = F.grouped_mm(x_SD.to(dtype), weight_EFD.to(dtype).mT, offs=ends_E.to(torch.int32))
+    return product + membership_SE.to(product.dtype) @ bias_EF.to(product.dtype)
+
+
+def _membership(ends_E: Tensor, rows: int) -> Tensor:
+    """Say which row belongs to which expert, [S, E]."""
+    row_S1 = torch.arange(rows, device=ends_E.device)[:, None]
+    starts_E = torch.cat([ends_E.new_zeros(1), ends_E[:-1]])
+    return (row_S1 >= starts_E) & (row_S1 < ends_E)
+
+
+def _groupable(x: Tensor, *widths: int) -> str:
+    dtype = _product_dtype(x)
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"grouped products take float32 and bfloat16, not {dtype}"
+    if any(width * dtype.itemsize % 16 for width in widths):
+        return f"grouped products need rows of a multiple of 16 bytes, got widths {list(widths)}"
+    return ""
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that products of ``x`` are computed in: that of autocast where it is on."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """Draw as `torch.nn.Linear` does: uniform up to ``1 / sqrt(fan_in)``."""
+    bound = fan_in**-0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))

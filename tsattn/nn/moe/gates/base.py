@@ -1,0 +1,77 @@
+"""What every gate is: tokens in, float32 logits out."""
+
+import torch
+from torch import Tensor, nn
+
+from tsattn.nn.moe.selection import Normalisation
+from tsattn.tensors import FlatTokens, Logits
+
+
+class Gate(nn.Module):
+    """Base of the gates: ``gate(x_ND) -> logits_NE``.
+
+    Logits are float32 whatever the precision around (float64 for float64 tokens). A subclass
+    computes them in `score`.
+
+    Args:
+        d_model: width D of a token.
+        num_experts: number E of experts.
+
+    Raises:
+        ValueError: a size below one.
+    """
+
+    normalisation: Normalisation = "topk_softmax"
+    """How a layer turns these logits into weights where it is not told."""
+
+    def __init__(self, d_model: int, num_experts: int) -> None:
+        super().__init__()
+        if d_model < 1 or num_experts < 1:
+            raise ValueError(
+                f"a gate needs d_model and num_experts of at least 1, got d_model={d_model}, "
+                f"num_experts={num_experts}"
+            )
+        self.d_model = d_model
+        self.num_experts = num_experts
+
+    def forward(self, x_ND: FlatTokens) -> Logits:
+        """Return the logits [N, E] of tokens [N, D]."""
+        x = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.score(x)
+
+    def score(self, x_ND: Tensor) -> Tensor:
+        """Return the logits of tokens in full precision."""
+        raise NotImplementedError
+
+    @property
+    def stored_parameters(self) -> int:
+        """Numbers that are stored and trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def free_parameters(self) -> int:
+        """Numbers of those that the logits can tell apart."""
+        return self.stored_parameters
+
+    @property
+    def flops_per_token(self) -> int:
+        """Multiplications and additions that the logits of one token take."""
+        return 2 * self.stored_parameters
+
+    def extra_repr(self) -> str:
+        """Name the sizes."""
+        return f"d_model={self.d_model}, num_experts={self.num_experts}"
+
+
+def check_rank(rank: int, d_model: int) -> None:
+    """Refuse a rank that is no rank of a map from tokens.
+
+    Raises:
+        ValueError: below one, or above the width.
+    """
+    if not 1 <= rank <= d_model:
+        raise ValueError(
+            f"rank must be between 1 and d_model, got rank={rank} for d_model={d_model}; leave it "
+            "out for the full form"
+        )

@@ -1,0 +1,155 @@
+"""From logits to chosen experts and their weights."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsattn.tensors import Chosen, ExpertBias, Logits, Weights
+
+Normalisation = Literal["dense", "topk_softmax", "softmax_topk", "sigmoid", "normalised_sigmoid"]
+
+NORMALISATIONS: tuple[Normalisation, ...] = (
+    "dense",
+    "topk_softmax",
+    "softmax_topk",
+    "sigmoid",
+    "normalised_sigmoid",
+)
+"""How logits become weights, see `select`."""
+
+
+class Selection(NamedTuple):
+    """Who works for each token, and with which weight.
+
+    Attributes:
+        experts_NK: the chosen experts of each token, best first.
+        weights_NK: what their outputs are multiplied by.
+        probabilities_NE: the gate's distribution over all experts; each row sums to one.
+    """
+
+    experts_NK: Chosen
+    weights_NK: Weights
+    probabilities_NE: Logits
+
+
+def as_normalisation(name: str) -> Normalisation:
+    """Return a normalisation by its name.
+
+    Raises:
+        ValueError: another name.
+    """
+    for known in NORMALISATIONS:
+        if known == name:
+            return known
+    raise ValueError(f"unknown normalisation {name!r}; expected one of {', '.join(NORMALISATIONS)}")
+
+
+def select(
+    logits_NE: Logits,
+    top_k: int,
+    normalisation: Normalisation = "topk_softmax",
+    bias_E: ExpertBias | None = None,
+) -> Selection:
+    """Choose ``top_k`` experts for every token and weigh them.
+
+    With ``p`` the softmax over all experts and ``s = sigmoid(logits)``, the chosen experts C of a
+    token have the weights
+
+    * ``dense``: ``p_i``, and every expert is chosen;
+    * ``topk_softmax``: ``exp(logit_i) / sum over C of exp(logit_j)``; with one expert the weight is
+      1 whatever the logits, and no gradient reaches the gate through it;
+    * ``softmax_topk``: ``p_i``, which sums to less than one over C;
+    * ``sigmoid``: ``s_i``;
+    * ``normalised_sigmoid``: ``s_i / sum over C of s_j``.
+
+    The largest scores win, ``p`` or ``s``, plus ``bias_E`` where it is given; the bias takes part
+    in the choice alone. Of equal scores the expert with the lower number wins, on every device.
+
+    Args:
+        logits_NE: of a gate, one row a token.
+        top_k: how many experts a token is given, 1 to all of them.
+        normalisation: one of `NORMALISATIONS`.
+        bias_E: added to the scores for the choice, for balancing without a loss.
+
+    Raises:
+        ValueError: a ``top_k`` that there are not enough experts for, an unknown normalisation, or
+            logits that are NaN (compiled graphs do not look: the token's weights are NaN then).
+
+    Source: CompeteSMoE paper, section 2.1 (top-K then softmax); Fedus et al. 2022 (softmax then
+    top-K); DeepSeek-V3 (normalised sigmoid with a bias of the choice).
+
+    Example:
+        >>> select(torch.tensor([[0.0, 2.0, 1.0]]), 2).experts_NK.tolist()
+        [[1, 2]]
+    """
+    normalisation = as_normalisation(normalisation)
+    check_top_k(top_k, logits_NE.shape[-1])
+    if not torch.compiler.is_compiling():
+        _require_numbers(logits_NE)
+    sigmoid = normalisation in ("sigmoid", "normalised_sigmoid")
+    scores = logits_NE.sigmoid() if sigmoid else logits_NE.softmax(dim=-1)
+    probabilities = scores / scores.sum(-1, keepdim=True) if sigmoid else scores
+    if normalisation == "dense" or top_k == logits_NE.shape[-1]:
+        chosen = _everyone(logits_NE)
+    else:
+        # the logits order as the scores do, and do not saturate
+        ranked = logits_NE if bias_E is None else scores + bias_E
+        chosen = best(ranked.detach(), top_k)
+    if normalisation == "topk_softmax":
+        weights = logits_NE.gather(1, chosen).softmax(dim=-1)
+    else:
+        weights = scores.gather(1, chosen)
+        if normalisation == "normalised_sigmoid":
+            weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-20)
+    return Selection(chosen, weights, probabilities)
+
+
+def best(scores_NE: Tensor, top_k: int) -> Tensor:
+    """Return the indices [N, K] of the largest scores of each row, largest first.
+
+    Of equal scores the lower index comes first. A NaN counts as the lowest score of all.
+    """
+    lowest = torch.finfo(scores_NE.dtype).min  # above what marks a score that is taken
+    scores = scores_NE.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest)
+    if top_k > 4:
+        return scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
+    taken: list[Tensor] = []
+    # `topk` leaves open which of equal scores it takes, a maximum is the first one
+    for _ in range(top_k):
+        winner = scores.argmax(dim=-1, keepdim=True)
+        taken.append(winner)
+        scores = scores.scatter(1, winner, -torch.inf)
+    return torch.cat(taken, dim=1)
+
+
+def check_top_k(top_k: int, num_experts: int) -> None:
+    """Refuse a number of chosen experts that cannot be.
+
+    Raises:
+        ValueError: fewer than one or more than there are.
+    """
+    if not 1 <= top_k <= num_experts:
+        raise ValueError(
+            f"top_k must be between 1 and num_experts, got top_k={top_k} of {num_experts} experts"
+        )
+
+
+def _everyone(logits_NE: Tensor) -> Tensor:
+    experts_E = torch.arange(logits_NE.shape[-1], device=logits_NE.device)
+    return experts_E.expand(logits_NE.shape)
+
+
+def _require_numbers(logits_NE: Tensor) -> None:
+    if not logits_NE.detach().sum().isnan():  # cheaper than looking at each
+        return
+    bad_NE = logits_NE.isnan()
+    if not bad_NE.any():
+        return
+    experts = [e for e in range(bad_NE.shape[1]) if bool(bad_NE[:, e].any())]
+    tokens = int(bad_NE.any(dim=1).sum())
+    raise ValueError(
+        f"the gate's logits are NaN for {tokens} of {len(logits_NE)} tokens, experts "
+        f"{', '.join(map(str, experts))}; the tokens or the gate's parameters have become NaN: try "
+        "a lower learning rate or gradient clipping"
+    )

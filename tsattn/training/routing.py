@@ -1,0 +1,86 @@
+"""How the mixtures of a network routed the test windows, and what their gates cost."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tsattn.nn.auxiliary import Fed
+from tsattn.nn.moe import MoEFeedForward, gate_cost
+from tsattn.nn.moe.balance import over_ranks
+from tsattn.nn.moe.statistics import load_share, selection_entropy
+from tsattn.training.task import ForecastTask
+
+
+def mixtures(network: nn.Module) -> Iterator[tuple[str, MoEFeedForward]]:
+    """Yield every mixture of experts of a network with its name."""
+    for name, module in network.named_modules():
+        if isinstance(module, MoEFeedForward):
+            yield name, module
+
+
+class RoutingOfTest(Callback):
+    """Counts how often each expert of each layer worked for the test windows of all processes."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing, and watch every mixture."""
+        self.counts = {}
+        if isinstance(pl_module, ForecastTask):
+            self._hooks = [
+                layer.register_forward_hook(self._counting(name))
+                for name, layer in mixtures(pl_module.network)
+            ]
+
+    def _counting(self, name: str) -> Any:
+        def count(module: nn.Module, inputs: Any, output: Fed) -> None:
+            counts_E = output.routing.counts_E
+            self.counts[name] = self.counts.get(name, 0) + counts_E
+
+        return count
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop watching, and add up the counts of all processes."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self.counts = {name: over_ranks(counts) for name, counts in self.counts.items()}
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Stop watching."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return, for each layer, its name, each expert's share of the load, and its entropy."""
+        return [
+            {
+                "layer": name,
+                "load": load_share(counts).tolist(),
+                "selection_entropy": selection_entropy(counts),
+            }
+            for name, counts in self.counts.items()
+        ]
+
+
+def describe_mixtures(network: nn.Module) -> str:
+    """Return one line on a network's mixtures and the cost of their gates, or nothing."""
+    found = list(mixtures(network))
+    if not found:
+        return ""
+    _, first = found[0]
+    costs = [gate_cost(layer.gate) for _, layer in found]
+    stored, free = sum(cost.stored for cost in costs), sum(cost.free for cost in costs)
+    return (
+        f"mixture of experts: {len(found)} layers of {first.num_experts} experts, {first.top_k} "
+        f"for each token; {type(first.gate).__name__}: {stored:,} parameters ({free:,} free), "
+        f"{costs[0].flops:,} operations per token and layer"
+    )
