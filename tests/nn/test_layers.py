@@ -98,7 +98,7 @@ def test_a_decoder_layer_goes_on_with_its_last_tokens_alone() -> None:
         MultiHeadActiveAttention(8, 2), MultiHeadActiveAttention(8, 2), FeedForward(8, 16), 8
     )
     x, memory = torch.randn(2, 6, 8), torch.randn(2, 5, 8)
-    torch.testing.assert_close(layer(x, memory, last=4), layer(x, memory)[:, 2:])
+    torch.testing.assert_close(layer(x, memory, last=4).tokens, layer(x, memory).tokens[:, 2:])
 
 
 def test_the_feed_forward_is_two_linear_maps_around_an_exact_gelu() -> None:

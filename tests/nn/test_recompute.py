@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from tsattn.models import PatchTST
 from tsattn.nn import EncoderLayer, FeedForward, MultiHeadActiveAttention, recompute, token_norm
+from tsattn.nn.moe import LinearGate, MoE
 from tsattn.nn.recompute import Made, recomputed
 from tsattn.nn.slices import feed_in_slices
 from tsattn.ops import dropout
@@ -171,7 +173,7 @@ def test_layers_that_add_up_scores_all_recompute_or_none() -> None:
 
     x = torch.randn(2, 5, 8)
     for first, second in ((True, False), (False, True)):
-        tokens, factors = layer(first)(x)
+        tokens, factors, _ = layer(first)(x)
         with pytest.raises(ValueError, match="must all recompute, or none"):
             layer(second)(tokens, factors)
 
@@ -182,3 +184,20 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_a_mixture_is_kept_whole_where_layers_recompute() -> None:
+    """What it does with a token depends on the batch, and its losses are those of all of it."""
+
+    def network(recompute: bool) -> PatchTST:
+        torch.manual_seed(0)
+        mixture = partial(MoE, gate=LinearGate, num_experts=4, top_k=2, d_ff=8)
+        return PatchTST(
+            3, 24, 7, patch_length=4, stride=2, d_model=8, num_heads=2, num_layers=2,
+            feedforward=mixture, recompute=recompute,
+        )  # fmt: skip
+
+    x = torch.randn(4, 24, 3)
+    usual, recomputed = network(False)(x), network(True)(x)
+    torch.testing.assert_close(recomputed.mean, usual.mean)
+    assert recomputed.losses.keys() == usual.losses.keys()
