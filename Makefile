@@ -1,4 +1,5 @@
-# make setup | demo | check | test | fix | wheel | constraints | clean      (`make help` explains)
+# make setup | demo | check | test | bench | check-kernels | fix | wheel | constraints | clean
+# (`make help` explains)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,16 +13,18 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python; do \
 PIP_ARGS ?=
 # what `make test` hands to pytest: one worker for each core
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist worksteal
+# what `make bench` hands to every command, for example `--threads 2 --rounds 5`
+BENCH_ARGS ?=
 DEMO ?= fit --config configs/patchtst/etth1.yaml --config configs/trainer/demo.yaml \
 	--model.network.value_activation tanh --run_dir demo --overwrite
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo check fix test wheel constraints clean
+.PHONY: help setup demo check check-kernels fix test bench wheel constraints clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with the project and all extras, every version pinned
 
@@ -63,6 +66,22 @@ fix: $(READY) ## let ruff mend what it can
 
 test: $(READY) ## the whole suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# torch lowers itself to what the variable names, and the kernels are built for what torch says
+check-kernels: $(READY) ## build the CPU kernels for older processors too, and test them
+	@for capability in avx2 default; do \
+		echo "kernels for $$capability"; \
+		ATEN_CPU_CAPABILITY=$$capability $(BIN)/python -c 'from tsattn.ops.build import build_all; build_all()' \
+		&& ATEN_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest $(PYTEST_ARGS) tests/ops || exit 1; \
+	done
+
+bench: $(READY) ## speed beside what people use today: an hour, on a quiet machine; tables in speed
+	@mkdir -p speed
+	$(BIN)/tsattn bench kernels --dtypes float32 bfloat16 $(BENCH_ARGS) \
+		--overwrite --json speed/kernels.json --markdown > speed/kernels.md
+	$(BIN)/tsattn bench auto $(BENCH_ARGS) --overwrite --json speed/auto.json --markdown > speed/auto.md
+	$(BIN)/tsattn bench train $(BENCH_ARGS) --overwrite --json speed/train.json --markdown > speed/train.md
+	@echo "the tables: speed/kernels.md, speed/auto.md, speed/train.md"
 
 wheel: $(READY) ## build the wheel into dist
 	$(BIN)/python -m build --wheel --no-isolation

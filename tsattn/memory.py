@@ -23,3 +23,13 @@ def peak_resident_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def available_mib() -> float | None:
+    """Return the memory in MiB that can be had before the machine swaps; None where unknown."""
+    told = Path("/proc/meminfo")
+    if told.is_file():
+        for line in told.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) / 1024
+    return None

@@ -16,6 +16,8 @@ from tsattn.ops.impl import Availability
 
 KERNELS = ["bench", "kernels", "--threads", "1", "--rounds", "1", "--impls", "sdpa"]
 KERNELS += ["--shape", "2,2,8,4", "--activations", "tanh", "relu"]
+AUTO = ["bench", "auto", "--threads", "1", "--rounds", "1", "--impls", "sdpa", "--quick"]
+AUTO += ["--lengths", "16", "--widths", "64", "--dtypes", "float32"]
 TRAIN = ["bench", "train", "--threads", "1", "--rounds", "1", "--only", "illness"]
 TRAIN += ["--impls", "auto", "--memory", "false"]
 Typed = Callable[..., tuple[int, str, str]]
@@ -42,7 +44,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
     failed = Check("attention sdpa tanh", passed=False, detail="off by 1, allowed 0")
     monkeypatch.setattr(command.gate, "parity_checks", lambda impls: [failed])
-    for name in ("time_kernels", "time_training", "product_rates"):
+    for name in ("time_kernels", "time_training", "product_rates", "compare"):
         monkeypatch.setattr(command, name, never)
 
 
@@ -57,7 +59,7 @@ def test_kernels_are_checked_timed_and_written(typed: Typed, tmp_path: Path) -> 
     assert {"tsattn", "torch", "python"} <= stored["machine"]["versions"].keys()
     assert all(check["passed"] for check in stored["checks"])
     timings = stored["timings"]
-    assert len(timings) == 2 * 2 * 3  # activations, phases, sdpa and the two peers
+    assert len(timings) == 2 * 3 * 3  # activations, phases, sdpa and the two peers
     for timing in timings:
         peers = set() if timing["name"].startswith("torch") else {"torch sdpa", "torch eager"}
         assert timing["speed_ups"].keys() == peers
@@ -72,14 +74,28 @@ def test_training_is_checked_timed_and_written(typed: Typed, tmp_path: Path) -> 
     timings = json.loads(file.read_text(encoding="utf-8"))["timings"]
     assert [(t["phase"], t["name"]) for t in timings] == [
         (phase, f"auto {precision}")
-        for phase in ("step", "forward", "evaluation", "one window")
+        for phase in ("step", "forward", "backward", "evaluation", "one window")
         for precision in ("float32", "bf16")
     ]
     assert all(t["share"] > 0 and t["peak_mib"] is None for t in timings)
 
 
+def test_the_choice_of_auto_is_checked_compared_and_written(typed: Typed, tmp_path: Path) -> None:
+    file = tmp_path / "auto.json"
+    status, out, _ = typed(AUTO, "--json", file, "--markdown")
+    assert status == 0, out
+    assert re.search(r"\d+ of 12 below the limit", out)
+    assert "| grid | sdpa | float32 | tanh | causal | 16 | forward |" in out
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    assert len(stored["timings"]) == 2 * 2 * 3  # activations, causal and not, phases
+    assert {t["setting"]["width"] for t in stored["timings"]} == {64}
+    assert any("1x1x16x64 causal" in check["name"] for check in stored["checks"])
+
+
 @pytest.mark.usefixtures("wrong")
-@pytest.mark.parametrize("words", [KERNELS, [*TRAIN, "--peers"]], ids=["kernels", "train"])
+@pytest.mark.parametrize(
+    "words", [KERNELS, AUTO, [*TRAIN, "--peers"]], ids=["kernels", "auto", "train"]
+)
 def test_no_speed_up_is_shown_after_a_failed_check(
     words: list[str], typed: Typed, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """The checks before a timing find what is wrong."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from tsattn.bench import gate
 from tsattn.bench.gate import attention_checks, failures, network_checks, parity_checks
 from tsattn.bench.recipes import RECIPES
 from tsattn.nn import attention as attention_module
-from tsattn.ops import active_attention
+from tsattn.ops import active_attention, self_attention
 
 ILLNESS = next(recipe for recipe in RECIPES if recipe.name == "illness")
 ALL = ("reference", "sdpa")
@@ -54,12 +56,12 @@ def test_networks_pass_in_both_precisions() -> None:
 
 
 def test_a_network_with_a_wrong_attention_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(q: Tensor, *rest: Tensor, **options: object) -> object:
+    def wrong(projections: Sequence[Tensor], *rest: Tensor, **options: object) -> object:
         if options["impl"] == "sdpa":
-            q = q * 1.01
-        return active_attention(q, *rest, **options)  # pyright: ignore
+            projections = [projection * 1.01 for projection in projections]
+        return self_attention(projections, *rest, **options)  # pyright: ignore
 
-    monkeypatch.setattr(attention_module, "active_attention", wrong)
+    monkeypatch.setattr(attention_module, "self_attention", wrong)
     checks = list(network_checks(ILLNESS, ALL, ("float32",)))
     assert [check.name for check in failures(checks)] == ["network illness sdpa float32"]
 

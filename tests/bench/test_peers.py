@@ -123,6 +123,7 @@ def test_arithmetic_is_what_plain_modules_do(recipe: Recipe) -> None:
 def test_a_step_is_three_times_the_arithmetic_of_an_evaluation() -> None:
     work = operations(ILLNESS)
     assert work["step"] == pytest.approx(3 * work["evaluation"])
+    assert work["step"] == pytest.approx(work["forward"] + work["backward"])
     assert work["one window"] == pytest.approx(work["forward"] / 16)
 
 
@@ -132,6 +133,9 @@ def test_phases_leave_the_weights_alone_but_for_the_step(precision: str) -> None
     runs = runs_of(made, precision)
     weights = [p.detach().clone() for p in made.module.parameters()]
     runs["forward"]()
+    runs["loss"]()
+    runs["backward"]()
+    assert all(p.grad is not None for p in made.module.parameters())
     runs["evaluation"]()
     assert all(torch.equal(a, b) for a, b in zip(weights, made.module.parameters(), strict=True))
     runs["step"]()

@@ -38,6 +38,25 @@ def test_contenders_run_in_turn_and_the_warm_up_does_not_count() -> None:
     assert seconds == {"a": [1, 2, 3], "b": [4, 5, 6]}
 
 
+def test_what_runs_before_a_contender_is_not_timed() -> None:
+    order: list[str] = []
+    clock = Hours()
+    prepare = clock.work([100, 100])
+
+    def run(name: str, work: Callable[[], None]) -> Callable[[], None]:
+        return lambda: (order.append(name), work())[1]
+
+    seconds = measure(
+        {"a": run("a", clock.work([1])), "b": run("b", clock.work([2]))},
+        1,
+        warm_up=0,
+        before={"a": run("before a", prepare), "b": run("before b", prepare)},
+        clock=clock,
+    )
+    assert order == ["before a", "a", "before b", "b"]
+    assert seconds == {"a": [1], "b": [2]}
+
+
 def test_speed_up_is_the_median_of_the_ratios_within_rounds() -> None:
     # the machine is ten times slower in the second round, for both
     ratio = speed_up(ours=[1.0, 10.0, 2.0], theirs=[2.0, 20.0, 8.0])

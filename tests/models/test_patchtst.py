@@ -126,7 +126,7 @@ def test_features_reach_the_head_width_first_then_patches() -> None:
     tokens = network.embed(x).flatten(0, 1)
     scores = None
     for layer in network.layers:
-        tokens, scores = layer(tokens, scores)
+        tokens, scores, _ = layer(tokens, scores)
     tokens = tokens.unflatten(0, (4, 3))  # [B, C, P, D]
     patches = network.embed.num_patches
     expected = network.head.bias.expand(4, 3, 7).clone()

@@ -62,12 +62,21 @@ def test_scores_include_the_previous_ones_and_keep_their_scale() -> None:
     x = torch.randn(2, 7, 12)
     first = attention(x)
     again = attention(x, previous=first.factors)
-    assert again.factors.queries.shape == (2, 3, 7, 8)
-    scores = first.factors.scores(0.5)  # 1 / sqrt(width of a head)
-    torch.testing.assert_close(again.factors.scores(0.5), 2 * scores)
-    values = attention.value(x).unflatten(-1, (3, 4)).transpose(1, 2)
+    assert again.factors is not None
+    assert len(again.factors.projections) == 2
+    query, key, values = (
+        linear(x).unflatten(-1, (3, 4)).transpose(1, 2)
+        for linear in (attention.query, attention.key, attention.value)
+    )
+    scores = 0.5 * query @ key.transpose(2, 3)  # 1 / sqrt(width of a head)
     expected = torch.softmax(2 * scores, dim=-1) @ values
     torch.testing.assert_close(again.output, attention.out(expected.transpose(1, 2).flatten(2)))
+
+
+def test_scores_of_earlier_layers_do_not_fit_another_memory() -> None:
+    attention, x = MultiHeadActiveAttention(12, 3), torch.randn(2, 7, 12)
+    with pytest.raises(ValueError, match="self-attention only"):
+        attention(x, torch.randn(2, 9, 12), previous=attention(x).factors)
 
 
 def test_a_projection_that_is_watched_or_replaced_is_called_itself() -> None:

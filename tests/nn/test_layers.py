@@ -37,13 +37,15 @@ def test_a_post_norm_layer_normalises_after_each_addition() -> None:
 
 
 def test_scores_grow_from_layer_to_layer_only_where_they_are_kept() -> None:
-    x, previous = torch.randn(3, 5, 8), ScoreFactors(*torch.randn(2, 3, 2, 5, 4))
+    x, previous = torch.randn(3, 5, 8), ScoreFactors((torch.randn(3, 5, 24),), None)
     layer = encoder_layer(keep_scores=True)
     alone, summed = layer(x).factors, layer(x, previous).factors
     assert alone is not None
     assert summed is not None
-    expected = alone.scores(0.5) + previous.scores(0.5)
-    torch.testing.assert_close(summed.scores(0.5), expected)
+    assert len(alone.projections) == 1
+    assert summed.projections[0] is previous.projections[0]
+    torch.testing.assert_close(summed.projections[1], alone.projections[0])
+    assert not torch.allclose(layer(x).tokens, layer(x, previous).tokens)
     assert encoder_layer()(x).factors is None
 
 
@@ -91,6 +93,14 @@ def test_a_decoder_token_depends_on_earlier_tokens_and_on_the_whole_memory() -> 
     assert (to_memory[0].norm(dim=-1) > 0).all()
 
 
+def test_a_decoder_layer_goes_on_with_its_last_tokens_alone() -> None:
+    layer = DecoderLayer(
+        MultiHeadActiveAttention(8, 2), MultiHeadActiveAttention(8, 2), FeedForward(8, 16), 8
+    )
+    x, memory = torch.randn(2, 6, 8), torch.randn(2, 5, 8)
+    torch.testing.assert_close(layer(x, memory, last=4).tokens, layer(x, memory).tokens[:, 2:])
+
+
 def test_the_feed_forward_is_two_linear_maps_around_an_exact_gelu() -> None:
     feedforward, x = FeedForward(8, 16).double(), torch.randn(2, 3, 8).double()
     hidden = x @ feedforward.expand.weight.T + feedforward.expand.bias
@@ -99,16 +109,21 @@ def test_the_feed_forward_is_two_linear_maps_around_an_exact_gelu() -> None:
     torch.testing.assert_close(feedforward(x), expected)
 
 
-def test_a_shared_head_is_one_linear_map() -> None:
-    head, x = ForecastHead(6, 4, 3), torch.randn(2, 3, 6)
+@pytest.mark.parametrize("batch", [1, 2])  # fewer and more rows than steps of the horizon
+def test_a_shared_head_is_one_linear_map(batch: int) -> None:
+    head, tokens = ForecastHead(6, 4, 3), torch.randn(batch, 3, 3, 2)
     assert (head.weight.shape, head.bias.shape) == ((4, 6), (4,))
-    torch.testing.assert_close(head(x), F.linear(x, head.weight, head.bias))
+    features = tokens.transpose(2, 3).flatten(2)  # feature d * patches + p
+    expected = F.linear(features, head.weight, head.bias)
+    torch.testing.assert_close(head(tokens), expected)
+    torch.testing.assert_close(head(features), expected)
 
 
 def test_an_individual_head_has_a_linear_map_for_every_channel() -> None:
-    head, x = ForecastHead(6, 4, 3, individual=True), torch.randn(2, 3, 6)
+    head, tokens = ForecastHead(6, 4, 3, individual=True), torch.randn(2, 3, 3, 2)
+    x = tokens.transpose(2, 3).flatten(2)
     expected = [F.linear(x[:, c], head.weight[c], head.bias[c]) for c in range(3)]
-    torch.testing.assert_close(head(x), torch.stack(expected, dim=1))
+    torch.testing.assert_close(head(tokens), torch.stack(expected, dim=1))
 
 
 @pytest.mark.parametrize("individual", [False, True])
@@ -119,7 +134,6 @@ def test_a_head_starts_like_torchs_linear_map(individual: bool) -> None:
 
 
 def test_the_head_drops_steps_of_the_forecast() -> None:
-    head = ForecastHead(6, 50, 3, dropout=0.5)
-    forecast = head(torch.randn(8, 3, 6))
-    assert 0.4 < (forecast == 0).float().mean() < 0.6
-    assert (head.eval()(torch.randn(8, 3, 6)) != 0).all()
+    head, tokens = ForecastHead(6, 50, 3, dropout=0.5), torch.randn(8, 3, 2, 3)
+    assert 0.4 < (head(tokens) == 0).float().mean() < 0.6
+    assert (head.eval()(tokens) != 0).all()

@@ -180,6 +180,9 @@ CASES = [
       for n, h, w in [(1, 1, 4), (41, 16, 8), (42, 4, 4), (43, 1, 64), (63, 2, 8), (200, 2, 64)]),
     *(Case(queries=n, heads=h, width=w)
       for n, h, w in [(1, 4, 8), (41, 1, 64), (42, 16, 8), (43, 4, 4), (63, 1, 4), (200, 1, 8)]),
+    *(Case(queries=n, heads=h, width=w, value_width=v, prev_scores=n < 63, return_scores=n < 43)
+      for n, h, w, v in [(41, 3, 3, 3), (42, 2, 5, 5), (43, 1, 17, 17), (63, 2, 80, 80),
+                         (17, 2, 1, 1), (200, 1, 17, 80), (43, 2, 80, 3)]),
     *(Case(activation=name) for name in EQUATION_ACTIVATIONS),
     *(Case(activation=name, prev_scores=True, return_scores=True) for name in EQUATION_ACTIVATIONS),
     Case(activation=shifted_square),

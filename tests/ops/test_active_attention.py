@@ -8,8 +8,12 @@ from torch.nn import functional as F
 from tests.budget import assert_within_budget
 from tests.ops.attention_cases import CASES, Case, shifted_square
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, active_attention, availability
+from tsattn.ops.impl import triton_is_interpreted
 
 PLAIN_TORCH = (Impl.REFERENCE, Impl.SDPA)
+NAMED = [*PLAIN_TORCH, Impl.CPU, *([Impl.TRITON] if triton_is_interpreted() else [])]
+"""Whom CPU tensors may be given; `test_fused_triton` runs this file again in the interpreter."""
+HERE = [Impl.AUTO, *NAMED]
 
 
 def output_of(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -20,7 +24,7 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, dtype=dtype)
 
 
-@pytest.mark.parametrize("impl", [*PLAIN_TORCH, Impl.CPU])
+@pytest.mark.parametrize("impl", NAMED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_outputs_and_gradients_stay_within_the_error_budget(
@@ -32,7 +36,7 @@ def test_outputs_and_gradients_stay_within_the_error_budget(
     )
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 def test_two_queries_and_two_keys_give_the_numbers_of_a_hand_calculation(impl: Impl) -> None:
     q = torch.tensor([[[[1.0], [2.0]]]])
     k = torch.tensor([[[[3.0], [-1.0]]]])
@@ -52,7 +56,7 @@ def test_two_queries_and_two_keys_give_the_numbers_of_a_hand_calculation(impl: I
     assert scores.flatten().tolist() == [1.75, -0.5, 3.0, 3.0]
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_identity_activation_is_torchs_own_attention(impl: Impl, is_causal: bool) -> None:
     q, k, v = draw(2, 4, 43, 16), draw(2, 4, 63, 16), draw(2, 4, 63, 16)
@@ -60,7 +64,7 @@ def test_identity_activation_is_torchs_own_attention(impl: Impl, is_causal: bool
     torch.testing.assert_close(active_attention(q, k, v, is_causal=is_causal, impl=impl), expected)
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 @pytest.mark.parametrize("name", VALUE_ACTIVATIONS)
 def test_a_named_activation_is_applied_to_the_values_and_to_nothing_else(
     name: str, impl: Impl
@@ -70,7 +74,7 @@ def test_a_named_activation_is_applied_to_the_values_and_to_nothing_else(
     torch.testing.assert_close(active_attention(q, k, v, activation=name, impl=impl), expected)
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 @pytest.mark.parametrize("return_scores", [False, True])
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("mask", ["none", "holes", "bias", "keys"])
@@ -101,7 +105,7 @@ def test_attention_weights_are_positive_and_sum_to_one(
     torch.testing.assert_close(weights.sum(-1), sums)
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 @pytest.mark.parametrize("return_scores", [False, True])
 @pytest.mark.parametrize("floating", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -127,7 +131,7 @@ def test_a_query_that_sees_no_key_gives_zeros_and_zero_gradients(
         assert (gradient[:, :, [0, 2, 3]] != 0).any()
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 def test_a_causal_query_is_blind_to_later_keys_and_values(impl: Impl) -> None:
     q, k, v = draw(1, 2, 9, 4), draw(1, 2, 9, 4), draw(1, 2, 9, 4)
     before = output_of(active_attention(q, k, v, activation="gelu", is_causal=True, impl=impl))
@@ -137,7 +141,7 @@ def test_a_causal_query_is_blind_to_later_keys_and_values(impl: Impl) -> None:
     assert (after[:, :, 5:] != before[:, :, 5:]).any(dim=-1).all()
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 def test_scores_handed_on_are_cumulative_and_free_of_masks(impl: Impl) -> None:
     q, k, v, previous = draw(2, 2, 5, 4), draw(2, 2, 7, 4), draw(2, 2, 7, 4), draw(2, 2, 5, 7)
     _, scores = active_attention(
@@ -147,7 +151,7 @@ def test_scores_handed_on_are_cumulative_and_free_of_masks(impl: Impl) -> None:
     torch.testing.assert_close(scores, q @ k.transpose(2, 3) / 2 + previous)
 
 
-@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize("impl", HERE)
 def test_the_scores_are_returned_only_where_asked_for(impl: Impl) -> None:
     q = draw(1, 1, 3, 4)
     alone = active_attention(q, q, q, activation="silu", impl=impl)
@@ -180,7 +184,7 @@ def test_derivatives_pass_gradcheck(case: Case, impl: Impl) -> None:
         assert torch.autograd.gradgradcheck(compute, leaves)
 
 
-@pytest.mark.parametrize("impl", PLAIN_TORCH)
+@pytest.mark.parametrize("impl", NAMED)
 @pytest.mark.parametrize("return_scores", [False, True])
 def test_dropout_drops_weights_at_its_rate_and_scales_the_rest(
     impl: Impl, return_scores: bool
@@ -201,7 +205,7 @@ def test_dropout_drops_weights_at_its_rate_and_scales_the_rest(
     assert spread == pytest.approx(p * (1 - p) / keys, rel=0.2)
 
 
-@pytest.mark.parametrize("impl", PLAIN_TORCH)
+@pytest.mark.parametrize("impl", NAMED)
 @pytest.mark.parametrize("return_scores", [False, True])
 def test_the_gradient_sees_the_weights_that_the_output_saw(impl: Impl, return_scores: bool) -> None:
     q, k, v = draw(2, 3, 10, 8), draw(2, 3, 11, 8), draw(2, 3, 11, 8).requires_grad_()
@@ -211,7 +215,7 @@ def test_the_gradient_sees_the_weights_that_the_output_saw(impl: Impl, return_sc
     torch.testing.assert_close((gradient * v).sum(), output.sum())  # linear in V, so <grad, V> = f
 
 
-@pytest.mark.parametrize("impl", PLAIN_TORCH)
+@pytest.mark.parametrize("impl", NAMED)
 def test_without_dropout_nothing_is_random(impl: Impl) -> None:
     q = draw(2, 3, 10, 8)
     first = active_attention(q, q, q, activation="relu", impl=impl)
@@ -230,7 +234,7 @@ def test_outputs_and_scores_have_the_dtype_of_the_inputs(impl: Impl, dtype: torc
     assert output.dtype == scores.dtype == dtype
 
 
-@pytest.mark.parametrize("impl", PLAIN_TORCH)
+@pytest.mark.parametrize("impl", NAMED)
 def test_no_window_at_all_gives_no_output(impl: Impl) -> None:
     nothing = draw(0, 4, 5, 8)
     output = output_of(active_attention(nothing, nothing, nothing, impl=impl))

@@ -66,6 +66,41 @@ def test_different_devices_are_named() -> None:
         active_attention(q, q, q.to("meta"))
 
 
+@pytest.mark.parametrize("impl", ["auto", "reference", "sdpa"])
+@pytest.mark.parametrize("name", ["prev_scores", "mask"])
+def test_scores_and_masks_on_another_device_are_named(name: str, impl: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} must be on cpu, as q is, and is on meta"):
+        attend({name: torch.zeros(2, 3, 4, 5, device="meta"), "impl": impl})
+
+
+def test_previous_scores_of_integers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"prev_scores must be floating, got torch\.int64"):
+        attend({"prev_scores": torch.zeros(2, 3, 4, 5, dtype=torch.int64)})
+
+
+def test_queries_of_integers_are_refused() -> None:
+    q = torch.ones(1, 1, 2, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"must be floating, got torch\.int64"):
+        active_attention(q, q, q)
+
+
+def test_heads_without_any_width_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least one wide, got q \[2, 3, 4, 0\]"):
+        attend({}, q=(2, 3, 4, 0), k=(2, 3, 5, 0))
+
+
+@pytest.mark.parametrize("impl", list(Impl))
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [("tanhh", "unknown value_activation 'tanhh'; expected one of identity, relu"), (3, "got int")],
+)
+def test_an_unknown_activation_is_refused_by_every_implementation(
+    activation: Any, message: str, impl: Impl
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        attend({"activation": activation, "impl": impl})
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
 def test_a_dropout_that_is_no_probability_is_refused(p: float) -> None:
     with pytest.raises(ValueError, match=f"dropout_p must be in .*got {p}"):

@@ -221,6 +221,40 @@ except RuntimeError as error:
     assert "KernelBuildError the CPU kernels cannot be built: no C++ compiler" in said.stdout
 
 
+def test_a_fresh_process_with_neither_triton_nor_a_compiler_trains_whole_networks(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys
+sys.modules["triton"] = None  # importing it fails
+import torch
+from tsattn.models import EncoderDecoderTransformer, PatchTST
+for network in (PatchTST(3, 48, 12, d_model=16, num_heads=4, d_ff=32, value_activation="tanh"),
+                EncoderDecoderTransformer(3, 48, 12, d_model=16, num_heads=4, d_ff=32)):
+    x, marks, future = torch.randn(4, 48, 3), torch.randn(4, 48, 4), torch.randn(4, 12, 4)
+    for narrow in (False, True):
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        losses = []
+        for _ in range(20):
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+                forecast = network(x, marks, future).mean
+            loss = (forecast.float() - x[:, :12]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0], losses
+print(torch._C._dispatch_has_kernel_for_dispatch_key("tsattn::attention_forward", "CPU"))
+"""
+    environment = os.environ | {"CXX": "/nowhere/c++", "TSATTN_KERNELS": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "False\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("variables", "folder"),
     [
@@ -262,3 +296,18 @@ def start(sources: Path, **variables: str) -> subprocess.Popen[str]:
 def test_the_capability_is_one_that_the_sources_know() -> None:
     assert build._capability() in ("AVX512", "AVX2", "DEFAULT")
     assert build._capability() in (torch.backends.cpu.get_cpu_capability(), "DEFAULT")
+
+
+@pytest.mark.parametrize(("lowered", "expected"), [("avx2", "AVX2"), ("default", "DEFAULT")])
+def test_kernels_are_built_for_what_torch_was_lowered_to(lowered: str, expected: str) -> None:
+    code = "from tsattn.ops import build; print(build._capability(), build._library().name)"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": lowered},
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout.split()  # fmt: skip
+    best = torch.backends.cpu.get_cpu_capability()
+    if expected == "AVX2" and best not in ("AVX512", "AVX2"):
+        pytest.skip(f"this processor has {best}")
+    assert said[0] == expected
+    assert (said[1] == build._library().name) == (expected == build._capability())

@@ -11,7 +11,7 @@ from tsattn.ops import add_dropout, build, dropout, gelu_dropout
 from tsattn.ops.dropout import philox
 
 IMPLS = ["reference", pytest.param("cpu", marks=pytest.mark.needs_kernels)]
-SHAPES = [(1,), (7,), (128,), (129,), (3, 42, 43), (2, 0), (5, 64, 40)]
+SHAPES = [(1,), (7,), (256,), (257,), (3, 42, 43), (2, 0), (5, 64, 40)]
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +22,24 @@ def _kernels(request: pytest.FixtureRequest) -> None:
 
 def test_the_generator_gives_the_published_numbers() -> None:
     """Philox4x32-7 of the zero counter and key, from the known answers of Random123."""
-    keep = [philox.keep_groups(torch.tensor(0), torch.tensor(0), p / 65536) for p in range(1, 9)]
-    assert all(k.shape == (8, 16) for k in keep)
     words = (0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48)
-    for part in range(8):
-        number = words[part % 4] >> (16 if part >= 4 else 0) & 0xFFFF
-        for limit, kept in ((number, True), (number + 1, False)):
-            decision = philox.keep_groups(torch.tensor(0), torch.tensor(0), limit / 65536)
-            assert bool(decision[part, 0]) is kept
+    numbers = [words[part % 4] >> 8 * (part // 4) & 0xFF for part in range(16)]
+    for limit in range(256):
+        keep = philox.keep_groups(torch.tensor(0), torch.tensor(0), limit / 256)
+        assert keep.shape == (16, 16)
+        assert keep[:, 0].tolist() == [number >= limit for number in numbers]
+
+
+def test_a_rate_between_two_bytes_is_met_by_a_share_of_the_groups() -> None:
+    p = (51 + 0.25) / 256
+    groups = torch.arange(20_000)
+    extra = [
+        philox._group_threshold(torch.tensor(seed), groups, p) - 51  # pyright: ignore[reportPrivateUsage]
+        for seed in (0, 2**62 + 5)
+    ]
+    for share in (*extra, extra[0] * extra[1] * 4):
+        assert set(share.unique().tolist()) <= {0, 1, 4}
+        assert share.float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9999999])
@@ -67,7 +77,7 @@ def test_calls_are_independent_and_the_seed_of_torch_decides(impl: str) -> None:
     again = dropout(x, 0.5, impl=impl)
     assert torch.equal(first, again)
     assert (first == second).float().mean().item() == pytest.approx(0.5, abs=0.01)
-    for lag in (1, 16, 128):
+    for lag in (1, 16, 256):
         agreeing = (first[lag:] == first[:-lag]).float().mean().item()
         assert agreeing == pytest.approx(0.5, abs=0.01)
 

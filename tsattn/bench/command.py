@@ -1,7 +1,7 @@
-"""`tsattn bench kernels` and `tsattn bench train`: check, then measure, then show."""
+"""`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -10,17 +10,19 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.bench import gate, report
+from tsattn.bench import gate, report, settings
+from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
+from tsattn.bench.memory import STEPS, measure_training
 from tsattn.bench.peers import PEERS, peers_of
-from tsattn.bench.recipes import RECIPES, Recipe
+from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.ops import VALUE_ACTIVATIONS, availability
+from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 
 _LARGE_PRODUCT = Product(8192, 512, 2048)
 _MIXED = {"float32": "float32", "bf16": "bfloat16"}
@@ -30,7 +32,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels`` or ``train``, and options.
+        words: ``kernels``, ``auto``, ``train`` or ``memory``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -48,7 +50,8 @@ def bench(words: Sequence[str]) -> int:
     machine = describe(options.threads)
     for line in report.header(machine):
         console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
-    run = {"kernels": _kernels, "train": _train}[given.subcommand]
+    runs = {"kernels": _kernels, "auto": _auto, "train": _train, "memory": _memory}
+    run = runs[given.subcommand]
     with steady(options.threads):
         checks, ceilings, timings = run(options, console)
     if timings:
@@ -87,6 +90,21 @@ def _kernels(options: Namespace, console: Console) -> Any:
     return checks, ceilings, list(timings)
 
 
+def _auto(options: Namespace, console: Console) -> Any:
+    dtypes = _chosen(options.dtypes, DTYPES, "dtype")
+    impls = _implementations(options.impls)
+    if options.impls is None:
+        impls = [impl for impl in impls if impl in ("auto", "cpu")]
+    chosen = settings.quick(dtypes) if options.quick else settings.everything(dtypes)
+    chosen = settings.among(chosen, options.lengths, options.widths)
+    checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
+    checks += settings.checks(chosen, impls)
+    report.show_checks(checks, console)
+    if gate.failures(checks):
+        return checks, {}, []
+    return checks, {}, list(compare(chosen, impls, rounds=options.rounds))
+
+
 def _train(options: Namespace, console: Console) -> Any:
     known = {recipe.name: recipe for recipe in RECIPES}
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
@@ -119,6 +137,29 @@ def _train(options: Namespace, console: Console) -> Any:
     return checks, {"products": rates, "copy_gb_per_s": copied}, timings
 
 
+def _memory(options: Namespace, console: Console) -> Any:
+    known = {recipe.name: recipe for recipe in LARGE_RECIPES}
+    recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
+    precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
+    wanted = _chosen(options.peers, PEERS, "peer") if options.peers != [] else []
+    impls = _implementations(options.impls or ["auto"])
+    few = replace(recipes[0], channels=7, recompute=True)  # all have the same layers
+    checks = [*gate.parity_checks(impls), *gate.network_checks(few, impls, precisions)]
+    peers, found = _usable_peers(few, wanted, console)
+    checks += found
+    report.show_checks(checks, console)
+    if gate.failures(checks):
+        return checks, {}, []
+
+    def measure(recipe: Recipe, name: str) -> float | None:
+        used = measure_memory(recipe, name, options.threads, STEPS)
+        return used[0] if used else None
+
+    names = names_of(impls, precisions, peers)
+    uses = [use for recipe in recipes for use in measure_training(recipe, names, measure)]
+    return checks, {}, uses
+
+
 def _usable_peers(
     recipe: Recipe, wanted: Sequence[str], console: Console
 ) -> tuple[list[str], list[gate.Check]]:
@@ -135,10 +176,11 @@ def _usable_peers(
 
 
 def _implementations(asked: Sequence[str] | None) -> list[str]:
-    """Return ``auto`` and whatever can run here, or those asked for."""
+    """Return ``auto`` and whatever takes CPU tensors here, or those asked for."""
     reasons = {str(found.name): found for found in availability()}
     if asked is None:
-        return ["auto", *(name for name, found in reasons.items() if found.available)]
+        runs = (name for name, found in reasons.items() if found.available)
+        return ["auto", *(name for name in runs if name != Impl.TRITON)]
     chosen = _chosen(asked, {"auto": None, **reasons}, "impl")
     for name in chosen:
         if name in reasons and not reasons[name].available:
@@ -159,24 +201,19 @@ def _parser() -> ArgumentParser:
     about = "Speed beside what people use today: paired medians, after the results were checked."
     parser = ArgumentParser(prog="tsattn bench", description=about)
     commands = parser.add_subcommands()
-    for name, function, rounds in (("kernels", _kernel_options, 11), ("train", _train_options, 7)):
+    for name, (function, rounds, _) in _SUBCOMMANDS.items():
         command = ArgumentParser()
         add: Callable[..., Any] = command.add_argument
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
-        add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
-        add("--impls", nargs="+", type=str, help="our implementations; default: auto and all here")
+        if rounds:
+            add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
+        add("--impls", nargs="+", type=str, help="our implementations; default: all that run here")
         add("--json", type=Path | None, help="file for everything that was measured")
         add("--overwrite", action="store_true", help="replace the JSON file")
         add("--markdown", action="store_true", help="print the table once more as Markdown")
         function(add)
-        commands.add_subcommand(name, command, help=_HELP[name])
+        commands.add_subcommand(name, command, help=_SUBCOMMANDS[name][2])
     return parser
-
-
-_HELP = {
-    "kernels": "the attention operation, per implementation and activation",
-    "train": "whole networks beside neuralforecast, Hugging Face and plain torch",
-}
 
 
 def _kernel_options(add: Callable[..., Any]) -> None:
@@ -187,9 +224,40 @@ def _kernel_options(add: Callable[..., Any]) -> None:
     add("--dtypes", nargs="+", type=str, default=["float32"], help="float32, bfloat16")
 
 
+def _auto_options(add: Callable[..., Any]) -> None:
+    add("--quick", action="store_true", help="the borders of the grid, not all of it")
+    add("--lengths", nargs="+", type=int, help=f"among {_listed(settings.LENGTHS)}")
+    add("--widths", nargs="+", type=int, help=f"among {_listed(settings.WIDTHS)}")
+    add("--dtypes", nargs="+", type=str, help="float32, bfloat16; default: both")
+
+
 def _train_options(add: Callable[..., Any]) -> None:
     names = ", ".join(recipe.name for recipe in RECIPES)
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
+
+
+def _memory_options(add: Callable[..., Any]) -> None:
+    names = ", ".join(recipe.name for recipe in LARGE_RECIPES)
+    add("--only", nargs="+", type=str, help=f"recipes among {names}")
+    add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
+    known, default = ", ".join(PEERS), ["neuralforecast"]
+    add("--peers", nargs="*", type=str, default=default, help=f"among {known}")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+_SUBCOMMANDS: Mapping[str, tuple[Callable[[Callable[..., Any]], None], int, str]] = {
+    "kernels": (_kernel_options, 11, "the attention operation, per implementation and activation"),
+    "auto": (_auto_options, 7, "whether any length or width is slower than torch's attention"),
+    "train": (_train_options, 7, "networks beside neuralforecast, Hugging Face and plain torch"),
+    "memory": (
+        _memory_options,
+        0,
+        "peak memory of the large recipes, with and without recomputation",
+    ),
+}

@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 
-from tsattn.bench.recipes import RECIPES, Recipe
+from tsattn.bench.recipes import Recipe
 from tsattn.bench.train import contender, runs_of
 from tsattn.memory import peak_resident_mib
 
@@ -15,15 +16,19 @@ _STEPS = 3
 _TIMEOUT_SECONDS = 1800
 
 
-def measure_memory(recipe: Recipe, name: str, threads: int) -> tuple[float, float] | None:
+def measure_memory(
+    recipe: Recipe, name: str, threads: int, steps: int = _STEPS
+) -> tuple[float, float] | None:
     """Return peak resident memory and its growth while training, in MiB; None where unknown.
 
     Args:
-        recipe: one of the shipped sizes.
+        recipe: a shipped recipe.
         name: the contender, see `tsattn.bench.train.names_of`.
         threads: threads of torch.
+        steps: optimiser steps.
     """
-    command = [sys.executable, "-m", "tsattn.bench.footprint", recipe.name, name, str(threads)]
+    given = [json.dumps(asdict(recipe)), name, str(threads), str(steps)]
+    command = [sys.executable, "-m", "tsattn.bench.footprint", *given]
     done = subprocess.run(  # noqa: S603 (no shell; the words are ours)
         command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
     )
@@ -35,15 +40,15 @@ def measure_memory(recipe: Recipe, name: str, threads: int) -> tuple[float, floa
 
 def main(words: Sequence[str]) -> None:
     """Train a contender for a few steps and print the peak and the peak before, in MiB."""
-    name_of_recipe, name, threads = words
+    described, name, threads, steps = words
     torch.set_num_threads(int(threads))
-    recipe = next(r for r in RECIPES if r.name == name_of_recipe)
+    recipe = Recipe(**json.loads(described))
     # the first window brings in every library that training needs
     precision = name.rsplit(" ", 1)[1]
     runs_of(contender(recipe.with_batch(2), name), precision)["step"]()
     before = peak_resident_mib()
     step = runs_of(contender(recipe, name), precision)["step"]
-    for _ in range(_STEPS):
+    for _ in range(int(steps)):
         step()
     print(json.dumps([peak_resident_mib(), before]))
 

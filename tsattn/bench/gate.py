@@ -24,6 +24,7 @@ from tsattn.models import Forecast, ForecastNetwork
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
 
 FACTOR = 2.0
+_SHAPE = (3, 4, 42, 8)
 _STEPS_OF_A_NETWORK = 32  # rounding steps that a network's plain forecast and gradients may differ
 _PARITY = 1e-5
 _PLAIN = ("reference", "sdpa")
@@ -48,7 +49,11 @@ class Check:
 def attention_checks(
     implementations: Sequence[str],
     dtypes: Sequence[str] = tuple(DTYPES),
-    shape: tuple[int, int, int, int] = (3, 4, 42, 8),
+    shape: tuple[int, int, int, int] = _SHAPE,
+    *,
+    activations: Sequence[str] = tuple(VALUE_ACTIVATIONS),
+    scores: Sequence[bool] = (False, True),
+    is_causal: bool = False,
 ) -> Iterator[Check]:
     """Compare outputs and gradients of the operation with float64, with and without scores.
 
@@ -56,17 +61,22 @@ def attention_checks(
         implementations: names of `tsattn.ops.Impl`.
         dtypes: ``float32``, ``bfloat16``.
         shape: batch, heads, length and width.
+        activations: value activations.
+        scores: whether previous scores come in and new ones go out; both, one after the other.
+        is_causal: whether a query looks at no later key.
     """
     for dtype in dtypes:
-        for residual in (False, True):
-            for activation in VALUE_ACTIVATIONS:
+        for residual in scores:
+            for activation in activations:
                 drawn = [t.to(DTYPES[dtype]) for t in _draw(shape, residual)]
-                exact = _attention("reference", activation, [t.double() for t in drawn])
-                plain = [_attention(impl, activation, drawn) for impl in _PLAIN]
+                exact = _attention("reference", activation, [t.double() for t in drawn], is_causal)
+                plain = [_attention(impl, activation, drawn, is_causal) for impl in _PLAIN]
                 for impl in implementations:
                     name = f"attention {impl} {activation} {dtype}"
+                    name += "" if shape == _SHAPE else f" {'x'.join(map(str, shape))}"
+                    name += " causal" if is_causal else ""
                     name += " with residual scores" if residual else ""
-                    ours = _attention(impl, activation, drawn)
+                    ours = _attention(impl, activation, drawn, is_causal)
                     yield _budget(name, ours, exact, plain, torch.finfo(DTYPES[dtype]).eps)
 
 
@@ -76,7 +86,9 @@ def _draw(shape: tuple[int, int, int, int], residual: bool) -> list[Tensor]:
     return [torch.randn(s, generator=generator) for s in shapes]
 
 
-def _attention(impl: str, activation: str, given: Sequence[Tensor]) -> list[Tensor]:
+def _attention(
+    impl: str, activation: str, given: Sequence[Tensor], is_causal: bool
+) -> list[Tensor]:
     leaves = [t.clone().requires_grad_() for t in given]
     q, k, v, *prev = leaves
     result = active_attention(
@@ -84,6 +96,7 @@ def _attention(impl: str, activation: str, given: Sequence[Tensor]) -> list[Tens
         activation=activation,
         prev_scores=prev[0] if prev else None,
         return_scores=bool(prev),
+        is_causal=is_causal,
         impl=impl,
     )  # fmt: skip
     outputs = list(result) if isinstance(result, tuple) else [result]

@@ -1,6 +1,6 @@
 """Timings of the operation: every implementation and activation beside torch's own attention."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,10 +15,9 @@ from tsattn.errors import ConfigError
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
 
 PEERS = ("torch sdpa", "torch eager")
-_FORWARD, _BOTH = "forward", "forward + backward"
-_BACKWARD_FACTOR = (
-    3  # two products forwards, four backwards; computing weights again counts nothing
-)
+_FORWARD, _BACKWARD, _BOTH = "forward", "backward", "forward + backward"
+# two products forwards, four backwards; computing weights again counts nothing
+_WORK = {_FORWARD: 1, _BACKWARD: 2, _BOTH: 3}
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class KernelTiming:
         case: name of the case.
         activation: the value activation.
         dtype: dtype of the inputs.
-        phase: ``forward`` or ``forward + backward``.
+        phase: ``forward``, ``backward`` alone, or ``forward + backward`` in one go.
         name: implementation or peer.
         milliseconds: time of a call.
         speed_ups: times faster than each peer, by the peer's name; empty for a peer.
@@ -132,7 +131,7 @@ def time_kernels(
             inputs = _draw(case, DTYPES[dtype])
             for activation in activations:
                 calls = _contenders(case, implementations, activation)
-                for phase, prepare in ((_FORWARD, _forward), (_BOTH, _both)):
+                for phase, prepare in PREPARE.items():
                     runs = {name: prepare(call, inputs) for name, call in calls.items()}
                     seconds = measure(runs, rounds)
                     ceilings = (product_gflops[dtype], copy_gigabytes)
@@ -147,7 +146,7 @@ def _summarise(
     seconds: dict[str, list[float]],
     ceilings: tuple[float, float],
 ) -> Iterator[KernelTiming]:
-    work = case.gflop * (_BACKWARD_FACTOR if phase == _BOTH else 1)
+    work = case.gflop * _WORK[phase]
     for name, taken in seconds.items():
         middle = Spread.of(taken).median
         peers = () if name in PEERS else PEERS
@@ -161,7 +160,7 @@ def _summarise(
             milliseconds=Spread.of([1e3 * s for s in taken]),
             speed_ups={peer: speed_up(taken, seconds[peer]) for peer in peers},
             arithmetic_share=work / middle / ceilings[0],
-            traffic_share=None if phase == _BOTH else moved,
+            traffic_share=moved if phase == _FORWARD else None,
         )
 
 
@@ -208,14 +207,30 @@ def _forward(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[],
     return run
 
 
-def _both(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
-    def outputs() -> list[Tensor]:
-        result = call(*inputs)
-        return list(result) if isinstance(result, tuple) else [result]
-
-    above = [torch.ones_like(output) for output in outputs()]
+def _backward(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
+    outputs = _outputs(call, inputs)
+    above = [torch.ones_like(output) for output in outputs]
 
     def run() -> None:
-        torch.autograd.grad(outputs(), inputs, above)
+        torch.autograd.grad(outputs, inputs, above, retain_graph=True)
 
     return run
+
+
+def _both(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
+    above = [torch.ones_like(output) for output in _outputs(call, inputs)]
+
+    def run() -> None:
+        torch.autograd.grad(_outputs(call, inputs), inputs, above)
+
+    return run
+
+
+def _outputs(call: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+    result = call(*inputs)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+Prepare = Callable[[Callable[..., Any], Sequence[Tensor]], Callable[[], None]]
+PREPARE: Mapping[str, Prepare] = {_FORWARD: _forward, _BACKWARD: _backward, _BOTH: _both}
+"""By phase, what makes a run of a call and its inputs."""

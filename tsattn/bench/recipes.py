@@ -42,12 +42,14 @@ class Recipe:
         file: the recipe below ``configs``.
         channels: channels of its dataset.
         windows: windows of a batch; None takes the recipe's.
+        recompute: whether layers are recomputed in the backward pass; None takes the recipe's.
     """
 
     name: str
     file: str
     channels: int
     windows: int | None = None
+    recompute: bool | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class Recipe:
     @property
     def arguments(self) -> dict[str, Any]:
         """What the recipe gives its network besides the sizes."""
-        return self.settings["model"]["network"]["init_args"]
+        given = self.settings["model"]["network"]["init_args"]
+        return given if self.recompute is None else given | {"recompute": self.recompute}
 
     @property
     def is_patchtst(self) -> bool:
@@ -120,6 +123,13 @@ RECIPES = (
     Recipe("illness", "patchtst/illness.yaml", 7),
     Recipe("transformer", "transformer/etth1.yaml", 7),
 )
+
+LARGE_RECIPES = (
+    Recipe("weather", "patchtst/weather.yaml", 21),
+    Recipe("electricity", "patchtst/electricity.yaml", 321),
+    Recipe("traffic", "patchtst/traffic.yaml", 862),
+)
+"""Whole batches, whose memory is measured."""
 
 
 def with_impl(network: ForecastNetwork, impl: str) -> ForecastNetwork:

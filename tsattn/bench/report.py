@@ -9,16 +9,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.bench import auto, memory
+from tsattn.bench.auto import Comparison
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
+from tsattn.bench.memory import MemoryUse
 from tsattn.bench.timing import Spread
 from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
 from tsattn.training.folder import write_atomically
 
-Timings = Sequence[KernelTiming] | Sequence[TrainTiming]
+Timings = (
+    Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[Comparison] | Sequence[MemoryUse]
+)
 Cells = list[str]
+_WORDS = {
+    "case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who", "batch",
+    "layers", "how",
+}  # fmt: skip
 
 
 def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
@@ -79,9 +88,14 @@ def show_checks(checks: Sequence[Check], console: Console) -> None:
 
 def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     """Return the column titles and the rows of a table."""
-    peers = list(dict.fromkeys(peer for timing in timings for peer in timing.speed_ups))
-    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timings]
-    if timings and isinstance(timings[0], KernelTiming):
+    if compared := _comparisons(timings):
+        return auto.table(compared)
+    if used := [t for t in timings if isinstance(t, MemoryUse)]:
+        return memory.table(used)
+    timed = [t for t in timings if isinstance(t, KernelTiming | TrainTiming)]
+    peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
+    rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
+    if timed and isinstance(timed[0], KernelTiming):
         titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
     else:
         titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
@@ -101,21 +115,41 @@ def _cells(timing: KernelTiming | TrainTiming) -> Cells:
 def show_table(timings: Timings, console: Console) -> None:
     """Print the timings as a table."""
     titles, rows = rows_of(timings)
-    table = Table(title="medians (smallest to largest) of paired rounds", title_justify="left")
+    table = Table(title=_caption(timings), title_justify="left")
     for title in titles:
-        words = title in ("case", "recipe", "dtype", "activation", "phase", "who")
+        words = title in _WORDS
         table.add_column(title, justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for line in _below(timings):
+        console.print(line, markup=False)
 
 
 def markdown(machine: Mapping[str, Any], timings: Timings) -> str:
     """Return the header and the timings as Markdown."""
     titles, rows = rows_of(timings)
-    lines = [f"{line}  " for line in header(machine)] + [""]
+    lines = [*(f"{line}  " for line in header(machine)), "", _caption(timings), ""]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, *(f"\n{line}" for line in _below(timings))]) + "\n"
+
+
+def _caption(timings: Timings) -> str:
+    if _comparisons(timings):
+        return "times faster than torch's attention with the activation outside; ! is too slow"
+    if timings and isinstance(timings[0], MemoryUse):
+        return "largest resident memory of a process that trains one network on one batch"
+    return "medians (smallest to largest) of paired rounds"
+
+
+def _below(timings: Timings) -> list[str]:
+    compared = _comparisons(timings)
+    return [auto.summary(compared)] if compared else []
+
+
+def _comparisons(timings: Timings) -> list[Comparison]:
+    return [timing for timing in timings if isinstance(timing, Comparison)]
 
 
 def _time(spread: Spread) -> str:

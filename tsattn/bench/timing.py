@@ -39,6 +39,7 @@ def measure(
     rounds: int,
     *,
     warm_up: int = 2,
+    before: Mapping[str, Callable[[], Any]] | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Run all contenders in turn, ``rounds`` times.
@@ -47,6 +48,7 @@ def measure(
         contenders: what to run, by name.
         rounds: how often each of them is measured, at least 1.
         warm_up: rounds before that whose times are not kept.
+        before: what to run each time before a contender, without the clock.
         clock: tells the seconds.
 
     Returns:
@@ -60,6 +62,8 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
         for name, run in contenders.items():
+            if before is not None:
+                before[name]()
             start = clock()
             run()
             taken = clock() - start

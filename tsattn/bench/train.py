@@ -18,8 +18,9 @@ from tsattn.bench.timing import Spread, measure, speed_up
 from tsattn.errors import ConfigError
 
 PRECISIONS = ("float32", "bf16")
-PHASES = ("step", "forward", "evaluation", "one window")
+PHASES = ("step", "forward", "backward", "evaluation", "one window")
 _LEARNING_RATE = 1e-4
+Runs = Mapping[str, Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class TrainTiming:
 
     Attributes:
         recipe: name of the recipe.
-        phase: ``step`` (forwards, backwards, Adam), ``forward`` (training mode), ``evaluation`` (no
-            dropout, no autograd) or ``one window`` (evaluation of a single window).
+        phase: ``step`` (forwards, backwards, Adam), ``forward`` (training mode), ``backward``
+            (after such a forward pass), ``evaluation`` (no dropout, no autograd) or ``one window``
+            (evaluation of a single window).
         name: ``auto bf16``, ``reference float32``, ``neuralforecast float32``, ...
         milliseconds: time of one batch.
         speed_ups: times faster than each peer, by its name; empty for a peer.
@@ -76,8 +78,12 @@ def contender(recipe: Recipe, name: str) -> Peer:
         raise ConfigError(f"{recipe.name} has neither a peer nor an impl {who!r}") from error
 
 
-def runs_of(made: Peer, precision: str) -> Mapping[str, Callable[[], None]]:
-    """Return step, forward and evaluation of a network as functions without arguments."""
+def runs_of(made: Peer, precision: str) -> Runs:
+    """Return the phases of a network as functions without arguments.
+
+    ``loss`` is what has to run before every ``backward``.
+    """
+    losses: list[Tensor] = []
     optimizer = torch.optim.Adam(made.module.parameters(), lr=_LEARNING_RATE)
 
     def forward() -> Tensor:
@@ -85,9 +91,16 @@ def runs_of(made: Peer, precision: str) -> Mapping[str, Callable[[], None]]:
         with _autocast(precision):
             return made.forecast()
 
-    def step() -> None:
+    def loss() -> None:
         optimizer.zero_grad()
-        F.mse_loss(forward().float(), made.target).backward()
+        losses[:] = [F.mse_loss(forward().float(), made.target)]
+
+    def backward() -> None:
+        losses.pop().backward()
+
+    def step() -> None:
+        loss()
+        backward()
         optimizer.step()
 
     def evaluate() -> None:
@@ -95,7 +108,13 @@ def runs_of(made: Peer, precision: str) -> Mapping[str, Callable[[], None]]:
         with torch.inference_mode(), _autocast(precision):
             made.forecast()
 
-    return {"step": step, "forward": lambda: _ignore(forward()), "evaluation": evaluate}
+    return {
+        "step": step,
+        "forward": lambda: _ignore(forward()),
+        "loss": loss,
+        "backward": backward,
+        "evaluation": evaluate,
+    }
 
 
 def peer_checks(recipe: Recipe, peers: Sequence[str]) -> Iterator[gate.Check]:
@@ -131,8 +150,8 @@ def time_training(
     rates = product_rates(recipe.products)
     needed = {name: memory(recipe, name) for name in names}
     own_peers = [name for name in names if name.rsplit(" ", 1)[0] in peers_of(recipe)]
-    for phase, runs in _phases(recipe, names):
-        seconds = measure(runs, rounds)
+    for phase, runs, before in _phases(recipe, names):
+        seconds = measure(runs, rounds, before=before)
         for name, taken in seconds.items():
             peers = [] if name in own_peers else own_peers
             gflops = work[phase] / Spread.of(taken).median
@@ -151,19 +170,23 @@ def time_training(
             )
 
 
-def _phases(
-    recipe: Recipe, names: Sequence[str]
-) -> Iterator[tuple[str, Mapping[str, Callable[[], None]]]]:
-    """Yield every phase with its contenders; the batch is laid out before anything is timed."""
+def _phases(recipe: Recipe, names: Sequence[str]) -> Iterator[tuple[str, Runs, Runs | None]]:
+    """Yield every phase with its contenders, and what has to run before each of them.
 
-    def built(size: Recipe) -> dict[str, Mapping[str, Callable[[], None]]]:
+    The batch is laid out before anything is timed.
+    """
+
+    def built(size: Recipe) -> dict[str, Runs]:
         return {name: runs_of(contender(size, name), name.rsplit(" ", 1)[1]) for name in names}
+
+    def of(phase: str) -> Runs:
+        return {name: run[phase] for name, run in runs.items()}
 
     runs = built(recipe)
     for phase in PHASES[:-1]:
-        yield phase, {name: run[phase] for name, run in runs.items()}
-    alone = built(recipe.with_batch(1))
-    yield PHASES[-1], {name: run["evaluation"] for name, run in alone.items()}
+        yield phase, of(phase), of("loss") if phase == "backward" else None
+    runs = built(recipe.with_batch(1))
+    yield PHASES[-1], of("evaluation"), None
 
 
 def operations(recipe: Recipe) -> dict[str, float]:
@@ -172,6 +195,7 @@ def operations(recipe: Recipe) -> dict[str, float]:
     return {
         "step": (1 + BACKWARD) * forward,
         "forward": forward,
+        "backward": BACKWARD * forward,
         "evaluation": forward,
         "one window": forward / recipe.batch,
     }

@@ -21,7 +21,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
-  tsattn bench     kernels | train: speed beside what people use today
+  tsattn bench     kernels | auto | train: speed beside what people use today
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv

@@ -139,11 +139,12 @@ class EncoderDecoderTransformer(ForecastNetwork):
             losses = summed(losses, more)
         memory = self.encoder_norm(memory)
         y = self.decoder_embed(*self._decoder_input(x_BTC, marks_BTM, future_marks_BHM))
-        for layer in self.decoder:
+        for layer in self.decoder[:-1]:
             y, more = layer(y, memory)
             losses = summed(losses, more)
-        y = self.project(self.decoder_norm(y[:, self.label :]))
-        return Forecast(y, losses=losses)
+        y, more = self.decoder[-1](y, memory, last=self.horizon)
+        y = self.project(self.decoder_norm(y))
+        return Forecast(y, losses=summed(losses, more))
 
     def _decoder_input(
         self, x_BTC: Tensor, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None

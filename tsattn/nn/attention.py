@@ -3,43 +3,32 @@
 import copy
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
-from tsattn.nn.linear import apply_together
-from tsattn.ops import Impl, ValueActivation, active_attention
+from tsattn.nn.linear import Linear, apply_together
+from tsattn.ops import Impl, ValueActivation, active_attention, self_attention
 from tsattn.ops.activations import as_function
 from tsattn.ops.impl import as_impl
-from tsattn.tensors import Keys, Queries, Scores, Tokens
+from tsattn.tensors import Tokens
 
 
 class ScoreFactors(NamedTuple):
-    """Queries and keys of one or several layers, side by side in the last axis.
+    """Packed projections of one or several layers, [B, L, 3 D] each: queries, keys and values.
 
-    The scores of all these layers together, ``scale * sum_l Q_l K_l'``, are one product of the two,
-    so that residual attention hands on these narrow tensors and never a [.., Q, K] one.
+    The scores of all these layers together, ``scale * sum_l Q_l K_l'``, are one product, so that
+    residual attention hands on these narrow tensors and never a [.., Q, K] one. The link is what
+    `tsattn.ops.self_attention` returned with them.
     """
 
-    queries: Queries
-    keys: Keys
-
-    def joined(self, more: "ScoreFactors") -> "ScoreFactors":
-        """Return the factors of the sum of both scores."""
-        return ScoreFactors(
-            torch.cat([self.queries, more.queries], dim=-1),
-            torch.cat([self.keys, more.keys], dim=-1),
-        )
-
-    def scores(self, scale: float) -> Scores:
-        """Return the scores themselves, [B, N, Q, K]."""
-        return scale * self.queries @ self.keys.transpose(-2, -1)
+    projections: tuple[Tensor, ...]
+    link: Tensor | None
 
 
 class Attended(NamedTuple):
-    """What attention returns: the output, and the factors of the scores it was made from."""
+    """What attention returns: the output and, of self-attention, the factors of its scores."""
 
     output: Tensor
-    factors: ScoreFactors
+    factors: ScoreFactors | None
 
 
 class MultiHeadActiveAttention(nn.Module):
@@ -90,10 +79,10 @@ class MultiHeadActiveAttention(nn.Module):
         self.value_activation = value_activation
         self.weight_dropout = weight_dropout
         self.impl = impl
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key = Linear(d_model, d_model)
+        self.value = Linear(d_model, d_model)
+        self.out = Linear(d_model, d_model)
 
     def forward(
         self,
@@ -108,37 +97,47 @@ class MultiHeadActiveAttention(nn.Module):
         Args:
             query_BQD: tokens that look.
             memory_BKD: tokens that are looked at.
-            previous: factors of the scores of earlier layers, which are added to the scores.
+            previous: factors of the scores of earlier layers, which are added to those of
+                self-attention.
             is_causal: token ``i`` looks at tokens ``0..i`` only.
         """
-        query, key, value = self._project(query_BQD, memory_BKD)
-        scale = query.shape[-1] ** -0.5  # of one layer, however many are summed
-        factors = ScoreFactors(query, key)
+        dropout_p = self.weight_dropout if self.training else 0.0
+        if memory_BKD is None:
+            return self._attend_within(query_BQD, previous, is_causal, dropout_p)
         if previous is not None:
-            factors = previous.joined(factors)
+            raise ValueError("scores of earlier layers can be added to self-attention only")
+        (query,), (key, value) = (
+            self._heads(query_BQD, self.query),
+            self._heads(memory_BKD, self.key, self.value),
+        )
         attended = active_attention(
-            factors.queries,
-            factors.keys,
-            value,
+            query, key, value, activation=self.value_activation, is_causal=is_causal,
+            dropout_p=dropout_p, impl=self.impl,
+        )  # fmt: skip
+        output = cast(Tensor, attended)  # scores were not asked for
+        return Attended(self.out(output.transpose(1, 2).flatten(2)), None)
+
+    def project(self, x_BLD: Tokens) -> Tensor:
+        """Return queries, keys and values of the same tokens side by side, [B, L, 3 D]."""
+        return apply_together(x_BLD, self.query, self.key, self.value)
+
+    def _attend_within(
+        self, x_BLD: Tensor, previous: ScoreFactors | None, is_causal: bool, dropout_p: float
+    ) -> Attended:
+        earlier, link = previous if previous is not None else ((), None)
+        own = self.project(x_BLD)
+        output, link = self_attention(
+            (*earlier, own),
+            link,
+            num_heads=self.num_heads,
             activation=self.value_activation,
             is_causal=is_causal,
-            dropout_p=self.weight_dropout if self.training else 0.0,
-            scale=scale,
+            dropout_p=dropout_p,
             impl=self.impl,
         )
-        output = cast(Tensor, attended)  # scores were not asked for
-        return Attended(self.out(output.transpose(1, 2).flatten(2)), factors)
-
-    def _project(self, query_BQD: Tensor, memory_BKD: Tensor | None) -> list[Tensor]:
-        """Return queries, keys and values [B, N, L, W], projected together where they can be."""
-        if memory_BKD is None:
-            return self._heads(query_BQD, self.query, self.key, self.value)
-        return self._heads(query_BQD, self.query) + self._heads(memory_BKD, self.key, self.value)
+        return Attended(self.out(output), ScoreFactors((*earlier, own), link))
 
     def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
-        """Apply several linear maps, and take the results apart into heads."""
-        batch, length, _ = x_BLD.shape
-        return [
-            part.view(batch, length, self.num_heads, -1).transpose(1, 2)
-            for part in apply_together(x_BLD, *maps)
-        ]
+        """Apply several linear maps, and take the results apart into heads [B, N, L, W]."""
+        parts = apply_together(x_BLD, *maps).chunk(len(maps), dim=-1)
+        return [part.view(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tsattn.nn.attention import MultiHeadActiveAttention
 from tsattn.nn.auxiliary import Losses, feed
 from tsattn.nn.dropout import Dropout
+from tsattn.nn.norm import normalise_sum
 from tsattn.tensors import Tokens
 
 
@@ -55,11 +56,21 @@ class DecoderLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BQD: Tokens, memory_BKD: Tensor) -> Decoded:
-        """Return the decoder's tokens after the three branches."""
-        drop_and_add = self.dropout.added_to
-        x = x_BQD
-        x = self.self_norm(drop_and_add(x, self.self_attention(x, is_causal=True).output))
-        x = self.cross_norm(drop_and_add(x, self.cross_attention(x, memory_BKD).output))
+    def forward(self, x_BQD: Tokens, memory_BKD: Tensor, *, last: int | None = None) -> Decoded:
+        """Return the decoder's tokens after the three branches.
+
+        Args:
+            x_BQD: tokens of the decoder.
+            memory_BKD: tokens of the encoder.
+            last: go on with this many of the last tokens alone once all have been attended to, for
+                a layer whose other outputs nobody reads.
+        """
+        start = 0 if last is None else x_BQD.shape[1] - last
+        attended = self.self_attention(x_BQD, is_causal=True).output[:, start:]
+        x = self._add(self.self_norm, x_BQD[:, start:], attended)
+        x = self._add(self.cross_norm, x, self.cross_attention(x, memory_BKD).output)
         fed = feed(self.feedforward, x)
-        return Decoded(self.feedforward_norm(drop_and_add(x, fed.output)), fed.losses)
+        return Decoded(self._add(self.feedforward_norm, x, fed.output), fed.losses)
+
+    def _add(self, norm: nn.Module, x_BQD: Tensor, branch_BQD: Tensor) -> Tensor:
+        return normalise_sum(norm, x_BQD, branch_BQD, self.dropout.rate)

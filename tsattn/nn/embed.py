@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.nn.dropout import Dropout
+from tsattn.nn.linear import Linear
 from tsattn.tensors import Context
 
 
@@ -51,7 +52,7 @@ class PatchEmbedding(nn.Module):
         self.stride = stride
         self.padding = stride if end_padding else 0
         self.num_patches = (context + self.padding - patch_length) // stride + 1
-        self.project = nn.Linear(patch_length, d_model)
+        self.project = Linear(patch_length, d_model)
         self.position = nn.Parameter(torch.empty(self.num_patches, d_model).uniform_(-0.02, 0.02))
         self.dropout = Dropout(dropout)
 

@@ -5,9 +5,11 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
-from tsattn.nn.auxiliary import Losses, feed
+from tsattn.nn.auxiliary import Fed, Losses, feed
 from tsattn.nn.dropout import Dropout, joint_rate
+from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.norm import normalise_sum
+from tsattn.nn.slices import ScoreSources, attend_in_slices, feed_in_slices
 from tsattn.ops import add_dropout
 from tsattn.tensors import Tokens
 
@@ -17,12 +19,13 @@ class Encoded(NamedTuple):
 
     Attributes:
         tokens: tokens after both branches.
-        factors: factors of the attention scores, where they are kept.
+        factors: factors of the attention scores, where they are kept; of layers that recompute,
+            what they are made from.
         losses: auxiliary losses of the feed-forward by name, mostly none.
     """
 
     tokens: Tensor
-    factors: ScoreFactors | None
+    factors: ScoreFactors | ScoreSources | None
     losses: Losses
 
 
@@ -41,6 +44,8 @@ class EncoderLayer(nn.Module):
         attention_dropout: a second dropout on the attention's output, before ``dropout``.
         prenorm: normalise before the branch instead of after the addition.
         keep_scores: add the earlier layers' attention scores and hand on the sum, as factors.
+        recompute: keep only the tokens between the branches, and compute the inside of attention
+            and feed-forward again in the backward pass, see `tsattn.nn.slices`.
 
     Source: Vaswani et al. 2017. Residual scores and the doubled dropout: published PatchTST
     code; the two dropouts are drawn as the one of their joint rate.
@@ -57,6 +62,7 @@ class EncoderLayer(nn.Module):
         attention_dropout: float = 0.0,
         prenorm: bool = False,
         keep_scores: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.attention = attention
@@ -67,18 +73,44 @@ class EncoderLayer(nn.Module):
         self.dropout = Dropout(dropout)
         self.prenorm = prenorm
         self.keep_scores = keep_scores
+        self.recompute = recompute
 
-    def forward(self, x_BLD: Tokens, previous: ScoreFactors | None = None) -> Encoded:
-        """Return the tokens after both branches."""
+    def forward(
+        self, x_BLD: Tokens, previous: ScoreFactors | ScoreSources | None = None
+    ) -> Encoded:
+        """Return the tokens after both branches.
+
+        Raises:
+            ValueError: ``previous`` is from a layer that recomputes and this one does not, or the
+                other way round.
+        """
         twice = joint_rate(self.attention_dropout.rate, self.dropout.rate)
         if self.prenorm:
-            attended = self.attention(self.attention_norm(x_BLD), previous=previous)
-            x = add_dropout(x_BLD, attended.output, twice)
-            fed = feed(self.feedforward, self.feedforward_norm(x))
+            attended, factors = self._attend(self.attention_norm(x_BLD), previous)
+            x = add_dropout(x_BLD, attended, twice)
+            fed = self._feed(self.feedforward_norm(x))
             x = self.dropout.added_to(x, fed.output)
         else:
-            attended = self.attention(x_BLD, previous=previous)
-            x = normalise_sum(self.attention_norm, x_BLD, attended.output, twice)
-            fed = feed(self.feedforward, x)
+            attended, factors = self._attend(x_BLD, previous)
+            x = normalise_sum(self.attention_norm, x_BLD, attended, twice)
+            del attended  # nobody needs it any more, and it is as large as the batch
+            fed = self._feed(x)
             x = normalise_sum(self.feedforward_norm, x, fed.output, self.dropout.rate)
-        return Encoded(x, attended.factors if self.keep_scores else None, fed.losses)
+        return Encoded(x, factors, fed.losses)
+
+    def _attend(
+        self, x_BLD: Tensor, previous: ScoreFactors | ScoreSources | None
+    ) -> tuple[Tensor, ScoreFactors | ScoreSources | None]:
+        """Return the output of the attention, and the factors where they are kept."""
+        if self.recompute and not isinstance(previous, ScoreFactors):
+            return attend_in_slices(self.attention, x_BLD, previous, keep_scores=self.keep_scores)
+        if self.recompute or isinstance(previous, ScoreSources):
+            raise ValueError("layers that add up their scores must all recompute, or none of them")
+        attended = self.attention(x_BLD, previous=previous)
+        return attended.output, attended.factors if self.keep_scores else None
+
+    def _feed(self, x_BLD: Tensor) -> Fed:
+        """Apply the feed-forward; what a mixture does with a token depends on the whole batch."""
+        if self.recompute and type(self.feedforward) is FeedForward:
+            return Fed(feed_in_slices(self.feedforward, x_BLD), {})
+        return feed(self.feedforward, x_BLD)

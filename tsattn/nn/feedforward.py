@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from tsattn.nn.dropout import Dropout
-from tsattn.nn.linear import is_plain
+from tsattn.nn.linear import Linear, is_plain
 from tsattn.ops import feedforward
 
 
@@ -18,9 +18,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.expand = nn.Linear(d_model, d_ff)
+        self.expand = Linear(d_model, d_ff)
         self.dropout = Dropout(dropout)
-        self.contract = nn.Linear(d_ff, d_model)
+        self.contract = Linear(d_ff, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [..., d_model] to tokens of the same shape."""

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from tsattn.nn.dropout import Dropout
+from tsattn.ops import linear
 
 
 class ForecastHead(nn.Module):
     """One linear map from all features of a channel to its horizon.
+
+    Of tokens, feature ``d * patches + p`` is feature d of token p, as published.
 
     Args:
         features: number of features per channel.
@@ -38,10 +41,18 @@ class ForecastHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(*copies, horizon).uniform_(-bound, bound))
         self.dropout = Dropout(dropout)
 
-    def forward(self, features_BCF: Tensor) -> Tensor:
-        """Return the forecasts [B, C, H]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the forecasts [B, C, H] from features [B, C, F] or tokens [B, C, P, D]."""
+        weight: Tensor = self.weight
+        if x.ndim == 4:
+            if not self.individual and x.shape[0] * x.shape[1] > len(weight):
+                # turning the weight around is less work than turning the tokens
+                weight = weight.view(-1, x.shape[3], x.shape[2]).transpose(1, 2).flatten(1)
+            else:
+                x = x.transpose(2, 3)
+            x = x.flatten(2)
         if self.individual:
-            forecast = torch.einsum("bcf,chf->bch", features_BCF, self.weight) + self.bias
+            forecast = torch.einsum("bcf,chf->bch", x, weight) + self.bias
         else:
-            forecast = nn.functional.linear(features_BCF, self.weight, self.bias)
+            forecast = linear(x, weight, self.bias)
         return self.dropout(forecast)

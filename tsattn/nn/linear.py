@@ -8,20 +8,31 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from tsattn.ops import linear
 
 
-def apply_together(x: Tensor, *maps: nn.Module) -> list[Tensor]:
-    """Apply linear maps of one size to ``x``, as one product where all of them are plain."""
-    plain = [linear for linear in maps if is_plain(linear)]
+class Linear(nn.Linear):
+    """``x W' + b`` through `tsattn.ops.linear`; otherwise torch's own module."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map the last axis."""
+        return linear(input, self.weight, self.bias)
+
+
+def apply_together(x: Tensor, *maps: nn.Module) -> Tensor:
+    """Apply linear maps to ``x``, results side by side; as one product where all are plain."""
+    plain = [part for part in maps if is_plain(part)]
     if len(plain) < len(maps):
-        return [linear(x) for linear in maps]
-    weight = torch.cat([linear.weight for linear in plain])
-    bias = torch.cat([linear.bias for linear in plain])
-    return list(F.linear(x, weight, bias).chunk(len(maps), dim=-1))
+        return torch.cat([part(x) for part in maps], dim=-1)
+    if len(plain) == 1:
+        return plain[0](x)
+    weight = torch.cat([part.weight for part in plain])
+    bias = torch.cat([part.bias for part in plain])
+    return linear(x, weight, bias)
 
 
-def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
+def is_plain(part: nn.Module) -> TypeGuard[nn.Linear]:
     """Say whether nobody replaced or parametrised the map, or watches its calls through a hook."""
-    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks)
-    return type(linear) is nn.Linear and not any(hooks)
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
+    return type(part) in (nn.Linear, Linear) and not any(hooks)

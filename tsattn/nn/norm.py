@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tsattn.ops import add_dropout, add_dropout_batch_norm
+from tsattn.ops import add_dropout, add_dropout_batch_norm, add_dropout_layer_norm
 from tsattn.tensors import Context, Horizon, Tokens
 
 NormKind = Literal["batch", "layer"]
@@ -102,6 +102,8 @@ def normalise_sum(norm: nn.Module, residual: Tokens, branch: Tokens, p: float) -
     """
     if isinstance(norm, TokenBatchNorm):
         return norm.normalise_sum(residual, branch, p)
+    if type(norm) is nn.LayerNorm:
+        return add_dropout_layer_norm(residual, branch, norm.weight, norm.bias, p=p, eps=norm.eps)
     return norm(add_dropout(residual, branch, p))
 
 

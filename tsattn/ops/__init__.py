@@ -1,11 +1,12 @@
 """Functions on tensors, each with a plain-torch reference that defines what is correct."""
 
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
-from tsattn.ops.attention import active_attention
+from tsattn.ops.attention import active_attention, self_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
-from tsattn.ops.norm import add_dropout_batch_norm
+from tsattn.ops.linear import linear
+from tsattn.ops.norm import add_dropout_batch_norm, add_dropout_layer_norm
 
 __all__ = [
     "VALUE_ACTIVATIONS",
@@ -14,8 +15,11 @@ __all__ = [
     "active_attention",
     "add_dropout",
     "add_dropout_batch_norm",
+    "add_dropout_layer_norm",
     "availability",
     "dropout",
     "feedforward",
     "gelu_dropout",
+    "linear",
+    "self_attention",
 ]

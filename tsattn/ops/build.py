@@ -28,20 +28,38 @@ from tsattn.errors import KernelBuildError
 
 _ROOT = Path(__file__).parent
 _SOURCES = (
-    "cpu/bindings.cpp",
+    "attention/attention_autograd.cpp",
+    "cpu/autograd.cpp",
+    "attention/attention_bindings.cpp",
+    "attention/self_attention_bindings.cpp",
     "attention/fused_cpu.cpp",
     "attention/fused_cpu_backward.cpp",
+    "dropout/dropout_bindings.cpp",
     "dropout/dropout_cpu.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
+    "linear/column_sums.cpp",
+    "linear/linear_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
+    "norm/layer_norm_cpu.cpp",
+    "norm/layer_norm_bindings.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
-    "AVX512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c"),
+    "AVX512": (
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mbmi2",
+    ),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
+_BFLOAT16_ISA = "-mavx512bf16"
 
 
 class Status(NamedTuple):
@@ -175,7 +193,7 @@ def _compile(directory: Path) -> None:
         cpp_extension.load(
             _library().stem,
             [str(_ROOT / source) for source in _SOURCES],
-            extra_cflags=[*_CFLAGS, *_ISA.get(capability, ()), *defines],
+            extra_cflags=[*_CFLAGS, *_instructions(), *defines],
             extra_ldflags=["-fopenmp"],
             build_directory=str(directory),
             is_python_module=False,
@@ -187,6 +205,13 @@ def _compile(directory: Path) -> None:
 def _capability() -> str:
     found = torch.backends.cpu.get_cpu_capability()
     return found if found in _ISA else "DEFAULT"
+
+
+def _instructions() -> tuple[str, ...]:
+    """Return the compiler's flags for what the processor has beyond the ordinary."""
+    usual = _ISA.get(_capability(), ())
+    multiplies = _capability() == "AVX512" and torch.cpu.get_capabilities().get("avx512_bf16")
+    return (*usual, _BFLOAT16_ISA) if multiplies else usual
 
 
 def _obstacle() -> str:
@@ -210,7 +235,8 @@ def _library() -> Path:
     for file in sorted(f for f in _ROOT.rglob("*") if f.suffix in (".h", ".cpp")):
         digest.update(f"{file.relative_to(_ROOT)}\n".encode())
         digest.update(file.read_bytes())
-    what = (torch.__version__, _capability(), platform.machine(), platform.libc_ver(), _CFLAGS)
+    machine = (platform.machine(), platform.libc_ver())
+    what = (torch.__version__, _capability(), _instructions(), machine, _CFLAGS)
     digest.update(repr(what).encode())
     return _directory() / f"tsattn_{digest.hexdigest()[:20]}.so"
 

@@ -25,7 +25,7 @@ FORMAT = 1
 
 _DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
 _PLAIN = (str, int, float, bool, type(None))
-_FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout")
+_FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
 
 
 def describe_network(network: ForecastNetwork) -> dict[str, Any]:

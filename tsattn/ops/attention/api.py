@@ -11,14 +11,21 @@ from tsattn.ops.activations import ValueActivation, activate, as_function
 from tsattn.ops.attention import fused_cpu
 from tsattn.ops.attention.reference import attend as attend_reference
 from tsattn.ops.attention.sdpa import attend as attend_sdpa
-from tsattn.ops.impl import Impl, as_impl
+from tsattn.ops.attention.triton_op import attend as attend_triton
+from tsattn.ops.impl import Impl, as_impl, require_triton, triton_is_wanted
 from tsattn.tensors import Keys, Mask, Queries, Scores, Values
 
 _IMPLEMENTATIONS: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
     Impl.REFERENCE: attend_reference,
     Impl.SDPA: attend_sdpa,
-    Impl.CPU: partial(fused_cpu.attend, activation="identity"),
 }
+"""These take values that went through the activation."""
+
+_FUSED: dict[Impl, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    Impl.CPU: fused_cpu.attend,
+    Impl.TRITON: attend_triton,
+}
+"""These apply the six named activations themselves."""
 
 
 def active_attention(
@@ -50,7 +57,9 @@ def active_attention(
         is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).
         dropout_p: probability with which an attention weight is dropped, in [0, 1).
         scale: factor of ``Q K'``; ``None`` means ``head width ** -0.5``.
-        impl: ``auto``, ``reference``, ``sdpa`` or ``cpu``; see `tsattn.ops.availability`.
+        impl: ``auto``, ``reference``, ``sdpa``, ``cpu`` or ``triton``; see
+            `tsattn.ops.availability`. ``auto`` takes ``triton`` or ``cpu`` where the tensors lie
+            and the kernels can run, and ``sdpa`` elsewhere.
 
     Returns:
         The output [B, N, Q, value width], in the dtype of ``v``; with ``return_scores`` a pair of
@@ -69,12 +78,13 @@ def active_attention(
         torch.Size([2, 4, 42, 16])
     """
     _check(q_BNQW, k_BNKW, v_BNKV, prev_scores, mask, dropout_p)
+    as_function(activation)  # a name is one of the six
     chosen = _choose(as_impl(impl), q_BNQW, k_BNKW, v_BNKV)
-    if chosen is Impl.CPU and isinstance(activation, str):
-        as_function(activation)  # the name is one of the six
-        attend, values = partial(fused_cpu.attend, activation=activation), v_BNKV
+    if chosen in _FUSED and isinstance(activation, str):
+        attend, values = partial(_FUSED[chosen], activation=activation), v_BNKV
     else:
-        attend, values = _IMPLEMENTATIONS[chosen], activate(activation, v_BNKV)
+        attend = _IMPLEMENTATIONS.get(chosen) or partial(_FUSED[chosen], activation="identity")
+        values = activate(activation, v_BNKV)
     output, scores = attend(
         q_BNQW,
         k_BNKW,
@@ -94,8 +104,12 @@ def _choose(impl: Impl, q: Tensor, k: Tensor, v: Tensor) -> Impl:
         if obstacle := fused_cpu.obstacle(q, k, v):
             raise ValueError(f"impl 'cpu' cannot take these tensors: {obstacle}")
         build.ensure()
+    if impl is Impl.TRITON:
+        require_triton(q.device, q.dtype)
     if impl is not Impl.AUTO:
         return impl
+    if triton_is_wanted(q.device, q.dtype):
+        return Impl.TRITON
     return Impl.CPU if not fused_cpu.obstacle(q, k, v) and build.is_ready() else Impl.SDPA
 
 
@@ -110,9 +124,13 @@ def _check(
             "q and k must share batch, heads and width, k and v batch, heads and length; "
             f"got {shapes}"
         )
+    if q.shape[3] == 0:
+        raise ValueError(f"q and k must be at least one wide, got {shapes}")
     if not (q.dtype == k.dtype == v.dtype) or not (q.device == k.device == v.device):
         what = ", ".join(f"{t.dtype} on {t.device}" for t in (q, k, v))
         raise ValueError(f"q, k and v must share dtype and device, got {what}")
+    if not q.is_floating_point():
+        raise ValueError(f"q, k and v must be floating, got {q.dtype}")
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout_p must be in [0, 1), got {p}")
     full = torch.Size((*q.shape[:3], k.shape[2]))
@@ -124,6 +142,11 @@ def _check(
         raise ValueError(
             f"mask must be boolean (True: may look) or floating (added), got {mask.dtype}"
         )
+    if prev_scores is not None and not prev_scores.is_floating_point():
+        raise ValueError(f"prev_scores must be floating, got {prev_scores.dtype}")
+    for name, tensor in (("prev_scores", prev_scores), ("mask", mask)):
+        if tensor is not None and tensor.device != q.device:
+            raise ValueError(f"{name} must be on {q.device}, as q is, and is on {tensor.device}")
 
 
 def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:

@@ -1,44 +1,31 @@
 // Active attention on CPUs, forward: softmax(scale Q K' + prev + bias) activation(V).
 
-#include "tile.h"
+#include "float_products.h"
+#include "pair_products.h"
 
 #include <ATen/Parallel.h>
 
 namespace tsattn {
 namespace {
 
-template <class T>
+template <class T, class Products>
 class ForwardHead {
  public:
   explicit ForwardHead(const ForwardProblem<T>& p)
       : p_(p),
+        plain_(!p.prev.data && !p.bias.data && !p.scores.data),
         scratch_(
-            Scratch::size(p.keys * p.width) + 2 * Scratch::size(p.keys * p.value_width + kLanes) +
-            Scratch::size(kTile * std::max(p.width, p.value_width)) +
-            Scratch::size(kTile * p.width) + Scratch::size(kTile * p.value_width) +
-            Scratch::size(kLanes * p.value_width) + 2 * Scratch::size(kTile * p.keys) +
-            TileMask::floats(p.keys)),
-        keys_(scratch_.take(p.keys * p.width)),
-        values_(scratch_.take(p.keys * p.value_width + kLanes)),
-        rows_(scratch_.take(kTile * std::max(p.width, p.value_width))),
-        query_(scratch_.take(kTile * p.width)),
-        output_(scratch_.take(kTile * p.value_width)),
-        row_(scratch_.take(kLanes * p.value_width)),
-        scores_(scratch_.take(kTile * p.keys)),
+            Scratch::size(kTile * (p.keys + 1)) + Scratch::size(kTile * p.keys) +
+            TileMask::floats(p.keys) + Products::floats(p)),
+        scores_(scratch_.take(kTile * (p.keys + 1))),
         plane_(scratch_.take(kTile * p.keys)),
-        mask_(scratch_.take(TileMask::floats(p.keys)), p.keys) {}
+        mask_(scratch_.take(TileMask::floats(p.keys)), p.keys),
+        products_(p, scratch_, scores_) {}
 
   void start(int64_t head) {
     b_ = head / p_.heads;
     n_ = head % p_.heads;
-    k_ = as_floats(p_.k.at(b_, n_), p_.k.row, p_.keys, p_.width, keys_);
-    if (p_.activation == Activation::kIdentity) {
-      v_ = as_floats(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-    } else {
-      pack(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-      activate(p_.activation, values_, values_, p_.keys * p_.value_width);
-      v_ = {values_, p_.value_width};
-    }
+    products_.start(b_, n_);
   }
 
   template <int R>
@@ -48,16 +35,19 @@ class ForwardHead {
     // Behind a causal mask whole blocks of keys are skipped, unless their scores are asked for.
     const bool skip = p_.causal && p_.scores.data == nullptr;
     const int64_t keys = skip ? std::min(p_.keys, q0 + count) : p_.keys;
-    const Rows q = as_floats(
-        p_.q.at(b_, n_) + q0 * p_.q.row, p_.q.row, count, p_.width, rows_);
-    transpose(q.data, q.ld, count, p_.width, query_, ld);
-    for (int64_t i = 0; i < p_.width * ld; i += kLanes) {
-      (Vec::loadu(query_ + i) * Vec(p_.scale)).store(query_ + i);
-    }
-    product<R>(k_.data, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{scores_, ld});
-
+    products_.start_queries(q0, count, ld);
     Vec largest[R], inverse[R];
-    finish_scores<R>(q0, count, keys, tail, largest);
+    for (int r = 0; r < R; ++r) {
+      largest[r] = Vec(-std::numeric_limits<float>::infinity());
+    }
+    if (plain_ && !p_.causal) {
+      plain_scores<R, false>(q0, keys, largest);
+    } else if (plain_) {
+      plain_scores<R, true>(q0, keys, largest);
+    } else {
+      products_.template scores<R>(0, keys, Into<R>{scores_, ld});
+      finish_scores<R>(q0, count, keys, tail, largest);
+    }
     if (p_.dropout.on) {
       mask_.draw(p_.dropout, b_ * p_.heads + n_, p_.queries, q0, count);
       weights<R, true>(keys, largest, inverse);
@@ -74,20 +64,23 @@ class ForwardHead {
       put(inverses, inverse[r]);
       inverse[r] = inverse[r] * Vec(p_.dropout.scale);
     }
-    product<R>(
-        v_.data, 1, v_.ld, p_.value_width, scores_, ld, keys,
-        [&](int64_t row, const Vec(&c)[R]) {
-#pragma GCC unroll 3
-          for (int r = 0; r < R; ++r) {
-            (c[r] * inverse[r]).store(output_ + row * ld + r * kLanes);
-          }
-        });
-    unpack(
-        output_, ld, count, p_.value_width, 1.0f, p_.out.at(b_, n_) + q0 * p_.out.row, p_.out.row,
-        row_);
+    products_.template output<R>(q0, count, keys, inverse);
   }
 
  private:
+  template <int R, bool kCausal>
+  void plain_scores(int64_t q0, int64_t keys, Vec (&largest)[R]) {
+    float* scores = scores_;
+    products_.template scores<R>(0, keys, [&, scores](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        const Vec x = kCausal ? only_past(s[r], q0 + r * kLanes, key) : s[r];
+        x.store(scores + (key * R + r) * kLanes);
+        largest[r] = at::vec::clamp_min(x, largest[r]);
+      }
+    });
+  }
+
   // Adds previous scores, hands the scores out, masks them, and finds the largest per query.
   template <int R>
   void finish_scores(int64_t q0, int64_t count, int64_t keys, const Tail& tail, Vec (&largest)[R]) {
@@ -95,10 +88,6 @@ class ForwardHead {
     const TilePlane prev(p_.prev, b_, n_, q0, count, 0, keys, plane_, ld);
     const TilePlane bias = bias_tile(q0);
     float* out = p_.scores.at(b_, n_);
-#pragma GCC unroll 3
-    for (int r = 0; r < R; ++r) {
-      largest[r] = Vec(-std::numeric_limits<float>::infinity());
-    }
     for (int64_t key = 0; key < keys; ++key) {
       float* row = scores_ + key * ld;
 #pragma GCC unroll 3
@@ -132,7 +121,7 @@ class ForwardHead {
     return tile;
   }
 
-  // scores_ becomes exp(score - largest), with dropped weights zero; inverse is 1 / their sum.
+  // Weights are exp(score - largest), with dropped ones zero; inverse is 1 / their sum.
   template <int R, bool kDrop>
   void weights(int64_t keys, Vec (&largest)[R], Vec (&inverse)[R]) {
     constexpr int64_t ld = R * kLanes;
@@ -144,22 +133,25 @@ class ForwardHead {
       largest[r] = Vec::blendv(largest[r], zero, largest[r] == nothing);
       sum[0][r] = sum[1][r] = zero;
     }
-    const auto weigh = [&](int64_t key, Vec(&total)[R]) __attribute__((always_inline)) {
+    Vec e[2][R];
+    const auto weigh = [&](int64_t key, int i) __attribute__((always_inline)) {
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
-        float* p = scores_ + key * ld + r * kLanes;
-        const Vec e = exp(Vec::loadu(p) - largest[r]);
-        total[r] = total[r] + e;
-        (kDrop ? keep(e, mask_.bits(key, r)) : e).store(p);
+        const Vec x = exp(Vec::loadu(scores_ + key * ld + r * kLanes) - largest[r]);
+        sum[i][r] = sum[i][r] + x;
+        e[i][r] = kDrop ? keep(x, mask_.bits(key, r)) : x;
       }
     };
     int64_t key = 0;
     for (; key + 2 <= keys; key += 2) {
-      weigh(key, sum[0]);
-      weigh(key + 1, sum[1]);
+      weigh(key, 0);
+      weigh(key + 1, 1);
+      products_.put(key, e);
     }
     if (key < keys) {
-      weigh(key, sum[0]);
+      weigh(key, 0);
+      std::fill_n(e[1], R, zero);
+      products_.put(key, e);
     }
 #pragma GCC unroll 3
     for (int r = 0; r < R; ++r) {
@@ -169,14 +161,15 @@ class ForwardHead {
   }
 
   const ForwardProblem<T>& p_;
+  bool plain_; // scores are products of queries and keys, and nobody asks for them
   Scratch scratch_;
-  float *keys_, *values_, *rows_, *query_, *output_, *row_, *scores_, *plane_;
+  float *scores_, *plane_;
   TileMask mask_;
+  Products products_;
   int64_t b_ = 0, n_ = 0;
-  Rows k_{}, v_{};
 };
 
-template <class T>
+template <class Products, class T>
 void forward(const ForwardProblem<T>& p) {
   const Tiles tiles(p.queries);
   const int64_t heads = p.batch * p.heads;
@@ -187,7 +180,7 @@ void forward(const ForwardProblem<T>& p) {
   at::parallel_for(
       0, heads * parts, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work)),
       [&](int64_t begin, int64_t end) {
-        ForwardHead<T> head(p);
+        ForwardHead<T, Products> head(p);
         int64_t current = -1;
         for (int64_t item = begin; item < end; ++item) {
           if (item / parts != current) {
@@ -207,11 +200,15 @@ void forward(const ForwardProblem<T>& p) {
 } // namespace
 
 void attention_forward(const ForwardProblem<float>& problem) {
-  forward(problem);
+  forward<FloatForward<float>>(problem);
 }
 
 void attention_forward(const ForwardProblem<c10::BFloat16>& problem) {
-  forward(problem);
+#if defined(TSATTN_PAIRS)
+  forward<PairForward>(problem);
+#else
+  forward<FloatForward<c10::BFloat16>>(problem);
+#endif
 }
 
 } // namespace tsattn

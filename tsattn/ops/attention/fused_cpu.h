@@ -5,6 +5,8 @@
 #include "../cpu/activations.h"
 #include "../cpu/philox.h"
 
+#include <vector>
+
 namespace tsattn {
 
 // [batch, heads, length, width] with a contiguous last axis, of T.
@@ -24,10 +26,19 @@ struct PlaneView {
   }
 };
 
+// Queries and keys of one layer: its part of the width of a product.
+template <class T>
+struct Factor {
+  HeadsView<const T> q, k;
+  int64_t width = 0;
+};
+
 template <class T>
 struct Problem {
-  int64_t batch = 0, heads = 0, queries = 0, keys = 0, width = 0, value_width = 0;
-  HeadsView<const T> q, k, v;
+  int64_t batch = 0, heads = 0, queries = 0, keys = 0, value_width = 0;
+  int64_t width = 0; // of all factors together
+  std::vector<Factor<T>> factors; // the scores are the sum of their products
+  HeadsView<const T> v;
   PlaneView prev; // added to the scores, any strides
   PlaneView bias; // added after the scores were returned; query stride 0 or 1
   bool causal = false;
@@ -44,11 +55,19 @@ struct ForwardProblem : Problem<T> {
   PlaneView scores; // out: scale q k' + prev; query stride 1
 };
 
+// Where the gradients of a factor go, and what is added to them, if anything.
+template <class T>
+struct FactorGradients {
+  HeadsView<T> q, k;
+  HeadsView<const T> more_q, more_k;
+};
+
 template <class T>
 struct BackwardProblem : Problem<T> {
   HeadsView<const T> out, grad_out;
   PlaneView grad_scores; // any strides
-  HeadsView<T> grad_q, grad_k, grad_v;
+  std::vector<FactorGradients<T>> grads; // of each factor
+  HeadsView<T> grad_v;
   PlaneView grad_prev, grad_bias; // out; query stride 1
 };
 

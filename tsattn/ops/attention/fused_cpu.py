@@ -17,7 +17,9 @@ from torch import Tensor
 from tsattn.ops.activations import VALUE_ACTIVATIONS
 from tsattn.ops.dropout.philox import draw_seed
 
-_NUMBERS = {name: number for number, name in enumerate(VALUE_ACTIVATIONS)}
+NUMBERS = {name: number for number, name in enumerate(VALUE_ACTIVATIONS)}
+"""How the kernels number the activations."""
+
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 torch.library.define(
     "tsattn::attention_forward",
@@ -57,7 +59,7 @@ def attend(
     seed = draw_seed() if dropout_p > 0 else None
     prev = None if prev_scores is None else prev_scores.to(torch.float32)
     output, scores, _ = torch.ops.tsattn.attention_forward(
-        q, k, v, prev, _as_bias(mask), seed, _NUMBERS[activation], is_causal, return_scores,
+        q, k, v, prev, _as_bias(mask), seed, NUMBERS[activation], is_causal, return_scores,
         dropout_p, scale,
     )  # fmt: skip
     return output, scores.to(q.dtype) if return_scores else None
@@ -110,37 +112,3 @@ def _backward_fake(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads = (_heads_like(x, x.shape[2], x.shape[3]) for x in (q, k, v))
     return (*heads, _plane_like(need_prev, q, k), _plane_like(need_bias, q, k))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, prev, bias, seed, *ctx.settings = inputs
-    result, _, stats = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(stats)
-    ctx.save_for_backward(q, k, v, prev, bias, seed, result, stats)
-
-
-def _backward(ctx: Any, grad: Tensor | None, grad_scores: Tensor | None, _: Any) -> tuple[Any, ...]:
-    q, k, v, prev, bias, seed, output, stats = ctx.saved_tensors
-    activation, is_causal, return_scores, dropout_p, scale = ctx.settings
-    need_prev = prev is not None and ctx.needs_input_grad[3]
-    need_bias = bias is not None and bool(ctx.needs_input_grad[4])
-    grad_q, grad_k, grad_v, grad_prev, grad_bias = torch.ops.tsattn.attention_backward(
-        torch.zeros_like(output) if grad is None else grad,
-        grad_scores if return_scores else None,
-        q, k, v, prev, bias, seed, output, stats, activation, is_causal, dropout_p, scale,
-        need_prev, need_bias,
-    )  # fmt: skip
-    return (
-        grad_q,
-        grad_k,
-        grad_v,
-        grad_prev if need_prev else None,
-        grad_bias.sum_to_size(bias.shape) if bias is not None and need_bias else None,
-        *(None,) * 6,
-    )
-
-
-torch.library.register_autograd(
-    "tsattn::attention_forward", _backward, setup_context=_setup_context
-)

@@ -4,222 +4,100 @@
 //   dA = (M P)' dO     dP = M (dO A')     D = rowsum(dO O)     dS = P (dP - D) + gradient of S
 //   dQ = scale dS K    dK = scale dS' Q   dV = dA activation'(V)
 
-#include "tile.h"
+#include "float_products.h"
+#include "pair_products.h"
 
 #include <ATen/Parallel.h>
 
 namespace tsattn {
 namespace {
 
-template <class T>
+template <class T, class Products>
 class BackwardHead {
  public:
   explicit BackwardHead(const BackwardProblem<T>& p)
       : p_(p),
-        padded_(round_up(p.keys, kLanes)),
-        wide_(std::max(p.width, p.value_width)),
-        exact_(sizeof(T) < sizeof(float) && p.keys <= kTile),
+        exact_(p.keys <= kTile && (sizeof(T) < sizeof(float) || p.causal || p.bias.data)),
         scratch_(
-            Scratch::size(p.keys * p.width) + 2 * Scratch::size(p.keys * p.value_width + kLanes) +
-            Scratch::size(kTile * wide_) + 2 * Scratch::size(kTile * p.width) +
-            2 * Scratch::size(kTile * p.value_width) + Scratch::size(padded_ * p.width) +
-            Scratch::size(padded_ * p.value_width) + Scratch::size(kLanes * wide_) +
-            6 * Scratch::size(kTile * kTile) + TileMask::floats(p.keys)),
-        keys_(scratch_.take(p.keys * p.width)),
-        values_(scratch_.take(p.keys * p.value_width + kLanes)),
-        grad_values_(scratch_.take(p.keys * p.value_width + kLanes)),
-        rows_(scratch_.take(kTile * wide_)),
-        query_(scratch_.take(kTile * p.width)),
-        grad_query_(scratch_.take(kTile * p.width)),
-        grad_out_(scratch_.take(kTile * p.value_width)),
-        out_(scratch_.take(kTile * p.value_width)),
-        grad_k_(scratch_.take(padded_ * p.width)),
-        grad_v_(scratch_.take(padded_ * p.value_width)),
-        row_(scratch_.take(kLanes * wide_)),
+            4 * Scratch::size(kTile * kTile) + TileMask::floats(p.keys) + Products::floats(p)),
         weights_(scratch_.take(kTile * kTile)),
         grads_(scratch_.take(kTile * kTile)),
-        weights_t_(scratch_.take(kTile * kTile)),
-        grads_t_(scratch_.take(kTile * kTile)),
         prev_(scratch_.take(kTile * kTile)),
         grad_scores_(scratch_.take(kTile * kTile)),
-        mask_(scratch_.take(TileMask::floats(p.keys)), p.keys) {}
+        mask_(scratch_.take(TileMask::floats(p.keys)), p.keys),
+        products_(p, scratch_, weights_, grads_) {}
 
   void start(int64_t head) {
     b_ = head / p_.heads;
     n_ = head % p_.heads;
-    k_ = as_floats(p_.k.at(b_, n_), p_.k.row, p_.keys, p_.width, keys_);
-    if (p_.activation == Activation::kIdentity) {
-      v_ = as_floats(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-    } else {
-      pack(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-      activate(p_.activation, values_, values_, p_.keys * p_.value_width);
-      v_ = {values_, p_.value_width};
-    }
-    std::fill_n(grad_k_, padded_ * p_.width, 0.0f);
-    std::fill_n(grad_v_, padded_ * p_.value_width, 0.0f);
+    products_.start(b_, n_);
   }
 
   template <int R>
   void tile(int64_t q0, int64_t count, const Tiles& key_blocks) {
-    constexpr int64_t ld = R * kLanes;
     const Tail tail(count - (R - 1) * kLanes);
-    const Rows q = as_floats(
-        p_.q.at(b_, n_) + q0 * p_.q.row, p_.q.row, count, p_.width, rows_);
-    transpose(q.data, q.ld, count, p_.width, query_, ld);
-    for (int64_t i = 0; i < p_.width * ld; i += kLanes) {
-      (Vec::loadu(query_ + i) * Vec(p_.scale)).store(query_ + i);
-    }
+    products_.template start_tile<R>(q0, count);
     Vec delta[R], largest[R], inverse[R];
     load_rows<R>(q0, count, tail, delta, largest, inverse);
-    std::fill_n(grad_query_, p_.width * ld, 0.0f);
     if (p_.dropout.on) {
       mask_.draw(p_.dropout, b_ * p_.heads + n_, p_.queries, q0, count);
     }
     const bool skip = p_.causal && p_.grad_scores.data == nullptr &&
         p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
     for (int64_t i = 0; i < key_blocks.count; ++i) {
-      const int64_t k0 = i * key_blocks.step;
+      const int64_t k0 = i * key_blocks.step, keys = key_blocks.size(i);
       if (skip && k0 >= q0 + count) {
         break;
       }
-      block<R>(q0, count, k0, key_blocks.size(i), tail, delta, largest, inverse);
+      weigh_again<R>(q0, count, k0, keys, tail, largest, inverse);
+      if (p_.dropout.on) {
+        differentiate<R, true>(q0, count, k0, keys, tail, delta);
+      } else {
+        differentiate<R, false>(q0, count, k0, keys, tail, delta);
+      }
+      products_.template accumulate<R>(count, k0, keys);
     }
-    unpack(
-        grad_query_, ld, count, p_.width, p_.scale,
-        p_.grad_q.at(b_, n_) + q0 * p_.grad_q.row, p_.grad_q.row, row_);
+    products_.template finish_tile<R>(q0, count);
   }
 
-  void finish() {
-    unpack(
-        grad_k_, padded_, p_.keys, p_.width, 1.0f, p_.grad_k.at(b_, n_), p_.grad_k.row, row_);
-    if (p_.activation == Activation::kIdentity) {
-      unpack(
-          grad_v_, padded_, p_.keys, p_.value_width, 1.0f, p_.grad_v.at(b_, n_), p_.grad_v.row,
-          row_);
-      return;
-    }
-    unpack(
-        grad_v_, padded_, p_.keys, p_.value_width, 1.0f, grad_values_, p_.value_width, row_);
-    pack(p_.v.at(b_, n_), p_.v.row, p_.keys, p_.value_width, values_);
-    multiply_slope(p_.activation, values_, grad_values_, p_.keys * p_.value_width);
-    for (int64_t key = 0; key < p_.keys; ++key) {
-      narrow(
-          grad_values_ + key * p_.value_width, p_.grad_v.at(b_, n_) + key * p_.grad_v.row,
-          p_.value_width);
-    }
-  }
+  void finish() { products_.finish(); }
 
  private:
-  // dO and D = rowsum(dO O) of the tile, and the softmax statistics of its queries.
+  // D = rowsum(dO O) of the queries of the tile, and their softmax statistics.
   template <int R>
   void load_rows(
       int64_t q0, int64_t count, const Tail& tail, Vec (&delta)[R], Vec (&largest)[R],
       Vec (&inverse)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const auto load = [&](const HeadsView<const T>& view, float* into) {
-      const Rows rows = as_floats(
-          view.at(b_, n_) + q0 * view.row, view.row, count, p_.value_width, rows_);
-      transpose(rows.data, rows.ld, count, p_.value_width, into, ld);
-    };
-    load(p_.grad_out, grad_out_);
-    load(p_.out, out_);
+    if (!exact_) {
+      products_.template row_sums<R>(q0, count, delta);
+    }
     const float* stats = p_.stats + (b_ * p_.heads + n_) * p_.queries + q0;
     const float* inverses = stats + p_.batch * p_.heads * p_.queries;
     for (int r = 0; r < R; ++r) {
       const int64_t at = r * kLanes;
-      delta[r] = Vec(0.0f);
-      for (int64_t w = 0; w < p_.value_width; ++w) {
-        delta[r] = at::vec::fmadd(
-            Vec::loadu(grad_out_ + w * ld + at), Vec::loadu(out_ + w * ld + at), delta[r]);
-      }
       largest[r] = r < R - 1 ? Vec::loadu(stats + at) : tail.load(stats + at);
       inverse[r] = r < R - 1 ? Vec::loadu(inverses + at) : tail.load(inverses + at);
     }
   }
 
+  // weights_ becomes P.
   template <int R>
-  void block(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
-      const Vec (&largest)[R], const Vec (&inverse)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const float* k = k_.data + k0 * k_.ld;
-    const float* v = v_.data + k0 * v_.ld;
-    product<R>(k, k_.ld, 1, keys, query_, ld, p_.width, Into<R>{weights_, ld});
-    product<R>(v, v_.ld, 1, keys, grad_out_, ld, p_.value_width, Into<R>{grads_, ld});
-    if (p_.dropout.on) {
-      differentiate<R, true>(q0, count, k0, keys, tail, delta, largest, inverse);
-    } else {
-      differentiate<R, false>(q0, count, k0, keys, tail, delta, largest, inverse);
-    }
-    product<R>(k, 1, k_.ld, p_.width, grads_, ld, keys, Into<R, true>{grad_query_, ld});
-    with_vectors(keys, [&]<int S>() {
-      constexpr int64_t ldt = S * kLanes;
-      transpose(weights_, ld, keys, count, weights_t_, ldt);
-      transpose(grads_, ld, keys, count, grads_t_, ldt);
-      product<S>(
-          grad_out_, ld, 1, p_.value_width, weights_t_, ldt, count,
-          Into<S, true>{grad_v_ + k0, padded_});
-      product<S>(
-          query_, ld, 1, p_.width, grads_t_, ldt, count, Into<S, true>{grad_k_ + k0, padded_});
-    });
-  }
-
-  // weights_ holds S and becomes M P; grads_ holds dO A' and becomes dS.
-  template <int R, bool kDrop>
-  void differentiate(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
-      const Vec (&largest)[R], const Vec (&inverse)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
-    softmax_again<R>(q0, count, k0, keys, tail, largest, inverse);
-    float* grad_prev = p_.grad_prev.at(b_, n_);
-    float* grad_bias = p_.grad_bias.at(b_, n_);
-    const Vec factor(p_.dropout.scale);
-    Vec sums[R];
-#pragma GCC unroll 3
-    for (int r = 0; r < R; ++r) {
-      sums[r] = delta[r];
-    }
-    if (exact_) {
-      row_sums<R, kDrop>(k0, keys, sums);
-    }
-    for (int64_t key = 0; key < keys; ++key) {
-#pragma GCC unroll 3
-      for (int r = 0; r < R; ++r) {
-        const auto put = [&](float* plane, int64_t stride, const Vec& x) {
-          float* at = plane + (k0 + key) * stride + q0 + r * kLanes;
-          r < R - 1 ? x.store(at) : tail.store(at, x);
-        };
-        float* weight = weights_ + key * ld + r * kLanes;
-        float* grad = grads_ + key * ld + r * kLanes;
-        const Vec p = Vec::loadu(weight);
-        Vec dp = Vec::loadu(grad);
-        if constexpr (kDrop) {
-          const uint32_t bits = mask_.bits(k0 + key, r);
-          dp = keep(dp * factor, bits);
-          keep(p * factor, bits).store(weight);
-        }
-        Vec ds = p * (dp - sums[r]);
-        if (grad_bias != nullptr) {
-          put(grad_bias, p_.grad_bias.key, ds);
-        }
-        if (from_scores.data != nullptr) {
-          ds = ds + from_scores.load<R>(key, r, tail);
-        }
-        if (grad_prev != nullptr) {
-          put(grad_prev, p_.grad_prev.key, ds);
-        }
-        ds.store(grad);
-      }
-    }
-  }
-
-  // weights_ becomes the softmax of the scores it holds.
-  template <int R>
-  void softmax_again(
+  void weigh_again(
       int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
       const Vec (&largest)[R], const Vec (&inverse)[R]) {
     constexpr int64_t ld = R * kLanes;
+    if (p_.prev.data == nullptr && p_.bias.data == nullptr) {
+      const bool diagonal = p_.causal && k0 + keys > q0;
+      products_.template scores<R>(k0, keys, [&](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          const Vec x = diagonal ? only_past(s[r], q0 + r * kLanes, k0 + key) : s[r];
+          (exp(x - largest[r]) * inverse[r]).store(weights_ + key * ld + r * kLanes);
+        }
+      });
+      return;
+    }
+    products_.template scores<R>(k0, keys, Into<R>{weights_, ld});
     const TilePlane prev(p_.prev, b_, n_, q0, count, k0, keys, prev_, ld);
     const float* bias = p_.bias.at(b_, n_);
     for (int64_t key = 0; key < keys; ++key) {
@@ -242,45 +120,109 @@ class BackwardHead {
     }
   }
 
-  // D from P and dP, where all keys are at hand: free of the rounding of a bfloat16 output.
+  // Hands M P and dS to the products; weights_ holds P.
   template <int R, bool kDrop>
-  void row_sums(int64_t k0, int64_t keys, Vec (&sums)[R]) {
+  void differentiate(
+      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
+      const Vec (&delta)[R]) {
     constexpr int64_t ld = R * kLanes;
-    const Vec factor(p_.dropout.scale);
+    const bool plain = !exact_ && p_.grad_scores.data == nullptr &&
+        p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
+    if (plain) {
+      products_.template grad_weights<R>(k0, keys, [&](int64_t key, const Vec(&dp)[R]) {
+        Vec weights[R], grads[R];
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
+          weights[r] = dropped<kDrop>(p, k0 + key, r);
+          grads[r] = p * (dropped<kDrop>(dp[r], k0 + key, r) - delta[r]);
+        }
+        products_.template put_weights<R, kDrop>(key, weights);
+        products_.template put_grads<R>(key, grads);
+      });
+      return;
+    }
+    Vec sums[R];
 #pragma GCC unroll 3
     for (int r = 0; r < R; ++r) {
-      sums[r] = Vec(0.0f);
-      for (int64_t key = 0; key < keys; ++key) {
-        const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
-        Vec dp = Vec::loadu(grads_ + key * ld + r * kLanes);
-        if constexpr (kDrop) {
-          dp = keep(dp * factor, mask_.bits(k0 + key, r));
+      sums[r] = exact_ ? Vec(0.0f) : delta[r];
+    }
+    products_.template grad_weights<R>(k0, keys, [&](int64_t key, const Vec(&dp)[R]) {
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        const int64_t at = key * ld + r * kLanes;
+        const Vec x = dropped<kDrop>(dp[r], k0 + key, r);
+        if (exact_) { // D from P and dP: free of the rounding of the output
+          sums[r] = at::vec::fmadd(Vec::loadu(weights_ + at), x, sums[r]);
         }
-        sums[r] = at::vec::fmadd(p, dp, sums[r]);
+        x.store(grads_ + at);
       }
+    });
+    finish_gradients<R, kDrop>(q0, count, k0, keys, tail, sums);
+  }
+
+  // The same where grads_ holds M dP.
+  template <int R, bool kDrop>
+  void finish_gradients(
+      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
+      const Vec (&sums)[R]) {
+    constexpr int64_t ld = R * kLanes;
+    const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
+    float* grad_prev = p_.grad_prev.at(b_, n_);
+    float* grad_bias = p_.grad_bias.at(b_, n_);
+    for (int64_t key = 0; key < keys; ++key) {
+      Vec weights[R], grads[R];
+#pragma GCC unroll 3
+      for (int r = 0; r < R; ++r) {
+        const auto put = [&](float* plane, int64_t stride, const Vec& x) {
+          float* at = plane + (k0 + key) * stride + q0 + r * kLanes;
+          r < R - 1 ? x.store(at) : tail.store(at, x);
+        };
+        const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
+        Vec ds = p * (Vec::loadu(grads_ + key * ld + r * kLanes) - sums[r]);
+        if (grad_bias != nullptr) {
+          put(grad_bias, p_.grad_bias.key, ds);
+        }
+        if (from_scores.data != nullptr) {
+          ds = ds + from_scores.load<R>(key, r, tail);
+        }
+        if (grad_prev != nullptr) {
+          put(grad_prev, p_.grad_prev.key, ds);
+        }
+        weights[r] = dropped<kDrop>(p, k0 + key, r);
+        grads[r] = ds;
+      }
+      products_.template put_weights<R, kDrop>(key, weights);
+      products_.template put_grads<R>(key, grads);
     }
   }
 
+  // M x
+  template <bool kDrop>
+  TSATTN_INLINE Vec dropped(const Vec& x, int64_t key, int r) const {
+    return kDrop ? keep(x * Vec(p_.dropout.scale), mask_.bits(key, r)) : x;
+  }
+
   const BackwardProblem<T>& p_;
-  int64_t padded_, wide_;
-  bool exact_; // one block holds all keys, and the output was rounded
+  // One block holds all keys, and rounding would show: in an output of bfloat16, or where a query sees
+  // so few keys that its gradients cancel.
+  bool exact_;
   Scratch scratch_;
-  float *keys_, *values_, *grad_values_, *rows_, *query_, *grad_query_, *grad_out_, *out_, *grad_k_,
-      *grad_v_, *row_, *weights_, *grads_, *weights_t_, *grads_t_, *prev_, *grad_scores_;
+  float *weights_, *grads_, *prev_, *grad_scores_;
   TileMask mask_;
+  Products products_;
   int64_t b_ = 0, n_ = 0;
-  Rows k_{}, v_{};
 };
 
 // One head is one piece of work: sums over queries always run in the same order.
-template <class T>
+template <class Products, class T>
 void backward(const BackwardProblem<T>& p) {
   const Tiles tiles(p.queries), key_blocks(p.keys);
   const int64_t work = p.queries * p.keys * (3 * p.width + 2 * p.value_width + 32);
   at::parallel_for(
       0, p.batch * p.heads, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work)),
       [&](int64_t begin, int64_t end) {
-        BackwardHead<T> head(p);
+        BackwardHead<T, Products> head(p);
         for (int64_t item = begin; item < end; ++item) {
           head.start(item);
           for (int64_t t = 0; t < tiles.count; ++t) {
@@ -296,11 +238,15 @@ void backward(const BackwardProblem<T>& p) {
 } // namespace
 
 void attention_backward(const BackwardProblem<float>& problem) {
-  backward(problem);
+  backward<FloatBackward<float>>(problem);
 }
 
 void attention_backward(const BackwardProblem<c10::BFloat16>& problem) {
-  backward(problem);
+#if defined(TSATTN_PAIRS)
+  backward<PairBackward>(problem);
+#else
+  backward<FloatBackward<c10::BFloat16>>(problem);
+#endif
 }
 
 } // namespace tsattn

@@ -26,7 +26,7 @@ struct NormalTail {
 TSATTN_INLINE NormalTail normal_tail(const Vec& x) {
   using at::vec::fmadd;
   const Vec bell = exp(x * x * Vec(-0.5f));
-  const Vec t = Vec(1.0f) / fmadd(x.abs(), Vec(0.3275911f * 0.70710678f), Vec(1.0f));
+  const Vec t = reciprocal(fmadd(x.abs(), Vec(0.3275911f * 0.70710678f), Vec(1.0f)));
   Vec y = fmadd(t, Vec(0.5f * 1.061405429f), Vec(0.5f * -1.453152027f));
   y = fmadd(y, t, Vec(0.5f * 1.421413741f));
   y = fmadd(y, t, Vec(0.5f * -0.284496736f));

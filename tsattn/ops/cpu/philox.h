@@ -1,9 +1,10 @@
 // A counter-based random generator: any part of a mask can be drawn at any time, again and again.
 //
 // Philox4x32 with seven rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011),
-// keyed with the 64-bit seed. A group is 128 decisions: counters 16 g .. 16 g + 15 in lanes 0..15;
-// decision 16 p + lane is the low (p < 4) or high (p >= 4) half of output word p % 4 of that lane,
-// and keeps its element where this 16-bit number is at least the threshold.
+// keyed with the 64-bit seed. A group is 256 decisions: counters 16 g .. 16 g + 15 in lanes 0..15;
+// decision 16 p + lane is byte p / 4 of output word p % 4 of that lane, and keeps its element where
+// it is at least the threshold. The threshold is a number of 16 bits, its lower half the share of
+// the groups in which the upper half counts one more: the rate is exact to 1 / 65536.
 // tsattn/ops/dropout/philox.py draws the same numbers in plain torch.
 #pragma once
 
@@ -12,9 +13,9 @@
 namespace tsattn {
 inline namespace CPU_CAPABILITY {
 
-constexpr int64_t kGroup = 128;
+constexpr int64_t kGroup = 256;
 constexpr int64_t kGroupLanes = 16;
-constexpr int64_t kGroupParts = 8;
+constexpr int64_t kGroupParts = 16;
 
 struct Dropout {
   bool on = false;
@@ -30,10 +31,20 @@ struct Dropout {
         scale(static_cast<float>(65536.0 / (65536.0 - threshold))) {}
 };
 
+// The threshold of a group's bytes, 0..256.
+inline uint32_t group_threshold(const Dropout& dropout, uint64_t group) {
+  // splitmix64 (Steele, Lea, Flood 2014)
+  uint64_t z = dropout.seed + (group + 1) * 0x9E3779B97F4A7C15u;
+  z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+  return (dropout.threshold >> 8) + ((z >> 56) < (dropout.threshold & 255u));
+}
+
 // keep[p] has bit `lane` set where decision 16 p + lane of the group keeps its element.
 inline void draw_group(const Dropout& dropout, uint64_t group, uint16_t (&keep)[kGroupParts]) {
   constexpr uint32_t m0 = 0xD2511F53u, m1 = 0xCD9E8D57u, w0 = 0x9E3779B9u, w1 = 0xBB67AE85u;
   const uint64_t counter = group * kGroupLanes;
+  const uint32_t threshold = group_threshold(dropout, group);
   uint32_t k0 = static_cast<uint32_t>(dropout.seed), k1 = static_cast<uint32_t>(dropout.seed >> 32);
 #if defined(CPU_CAPABILITY_AVX512)
   const __m512i mul0 = _mm512_set1_epi64(m0), mul1 = _mm512_set1_epi64(m1);
@@ -61,12 +72,16 @@ inline void draw_group(const Dropout& dropout, uint64_t group, uint16_t (&keep)[
     k0 += w0;
     k1 += w1;
   }
-  const __m512i least = _mm512_set1_epi32(static_cast<int>(dropout.threshold << 16));
   const __m512i words[4] = {x0, x1, x2, x3};
+  const __m512i limit = _mm512_set1_epi8(static_cast<char>(threshold - 1));
 #pragma GCC unroll 4
   for (int w = 0; w < 4; ++w) {
-    keep[w] = _mm512_cmpge_epu32_mask(_mm512_slli_epi32(words[w], 16), least);
-    keep[w + 4] = _mm512_cmpge_epu32_mask(words[w], least);
+    const uint64_t kept =
+        threshold == 0 ? ~uint64_t{0} : _mm512_cmpgt_epu8_mask(words[w], limit);
+#pragma GCC unroll 4
+    for (int b = 0; b < 4; ++b) {
+      keep[4 * b + w] = static_cast<uint16_t>(_pext_u64(kept, 0x1111111111111111u << b));
+    }
   }
 #else
   uint32_t x[4][kGroupLanes];
@@ -88,14 +103,13 @@ inline void draw_group(const Dropout& dropout, uint64_t group, uint16_t (&keep)[
     k0 += w0;
     k1 += w1;
   }
-  for (int w = 0; w < 4; ++w) {
-    uint32_t low = 0, high = 0;
+  for (int part = 0; part < kGroupParts; ++part) {
+    uint32_t kept = 0;
     for (int64_t i = 0; i < kGroupLanes; ++i) {
-      low |= static_cast<uint32_t>((x[w][i] & 0xffffu) >= dropout.threshold) << i;
-      high |= static_cast<uint32_t>((x[w][i] >> 16) >= dropout.threshold) << i;
+      const uint32_t number = x[part % 4][i] >> (8 * (part / 4)) & 255u;
+      kept |= static_cast<uint32_t>(number >= threshold) << i;
     }
-    keep[w] = static_cast<uint16_t>(low);
-    keep[w + 4] = static_cast<uint16_t>(high);
+    keep[part] = static_cast<uint16_t>(kept);
   }
 #endif
 }

@@ -26,11 +26,13 @@ struct Tail {
   __mmask16 lanes;
   explicit Tail(int64_t count) : lanes(static_cast<__mmask16>((1u << count) - 1)) {}
   TSATTN_INLINE Vec load(const float* p) const { return _mm512_maskz_loadu_ps(lanes, p); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return _mm512_maskz_mov_ps(lanes, x); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { _mm512_mask_storeu_ps(p, lanes, x); }
 #else
   int64_t count;
   explicit Tail(int64_t n) : count(n) {}
   TSATTN_INLINE Vec load(const float* p) const { return Vec::loadu(p, count); }
+  TSATTN_INLINE Vec only(const Vec& x) const { return Vec::set(Vec(0.0f), x, count); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { x.store(p, count); }
 #endif
 };
@@ -94,6 +96,16 @@ TSATTN_INLINE Vec exp(const Vec& x) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, low, _CMP_LE_OQ), y);
 #else
   return x.exp();
+#endif
+}
+
+// 1 / x within about one unit in the last place, for normal x with a normal inverse.
+TSATTN_INLINE Vec reciprocal(const Vec& x) {
+#if defined(CPU_CAPABILITY_AVX512)
+  const __m512 y = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2.0f)));
+#else
+  return Vec(1.0f) / x;
 #endif
 }
 
@@ -211,6 +223,13 @@ inline void transpose(
 
 // bfloat16 is the upper half of a float; rounding goes to the nearest, ties to even, NaN stays NaN.
 inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
+    const __m256i words = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
+    _mm256_storeu_ps(dst, _mm256_castsi256_ps(words));
+  }
+#endif
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = static_cast<uint32_t>(src[i].x) << 16;
     std::memcpy(dst + i, &bits, sizeof(bits));
@@ -218,6 +237,18 @@ inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
 }
 
 inline void narrow(const float* src, c10::BFloat16* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m256 x = _mm256_loadu_ps(src);
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i y = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    y = _mm256_blendv_epi8(_mm256_srli_epi32(y, 16), _mm256_set1_epi32(0x7fc0), nan);
+    y = _mm256_permute4x64_epi64(_mm256_packus_epi32(y, y), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_castsi256_si128(y));
+  }
+#endif
   for (int64_t i = 0; i < n; ++i) {
     uint32_t bits;
     std::memcpy(&bits, src + i, sizeof(bits));

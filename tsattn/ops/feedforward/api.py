@@ -1,13 +1,13 @@
 """The feed-forward of a layer: chooses an implementation, draws the seed, calls it."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from tsattn.ops import build
 from tsattn.ops.dropout.api import gelu_dropout
 from tsattn.ops.dropout.philox import draw_seed
 from tsattn.ops.feedforward import fused_cpu, reference
 from tsattn.ops.impl import Impl, as_impl
+from tsattn.ops.linear import linear
 
 
 def feedforward(
@@ -49,8 +49,8 @@ def feedforward(
     chosen = as_impl(impl)
     obstacle = fused_cpu.obstacle(x, *weights)
     if chosen is Impl.AUTO and (obstacle or not build.is_ready()):
-        hidden = gelu_dropout(F.linear(x, expand_weight, expand_bias), p)
-        return F.linear(hidden, contract_weight, contract_bias)
+        hidden = gelu_dropout(linear(x, expand_weight, expand_bias), p)
+        return linear(hidden, contract_weight, contract_bias)
     if chosen not in (Impl.AUTO, Impl.CPU, Impl.REFERENCE):
         raise ValueError(
             f"feedforward has no impl {chosen.value!r}; expected auto, reference or cpu"

@@ -1,8 +1,9 @@
-// Tensors in, tensors out, as tsattn/ops/cpu/bindings.cpp does for the other operations.
+// Tensors in, tensors out, as tsattn/ops/attention/attention_bindings.cpp does for attention.
 
 #include "feedforward_cpu.h"
 
-#include <ATen/core/Tensor.h>
+#include "../cpu/seed.h"
+
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -30,8 +31,6 @@ struct Contiguous {
     check(w1, {hidden, width});
     check(b1, {hidden});
     check(w2, {width, hidden});
-    TORCH_CHECK(p >= 0.0 && p < 1.0, "p must be in [0, 1), got ", p);
-    TORCH_CHECK(p == 0.0 || seed.has_value(), "dropout needs a seed");
     tsattn::FeedForward problem;
     problem.rows = x.numel() / width;
     problem.width = width;
@@ -40,11 +39,7 @@ struct Contiguous {
     problem.w1 = w1.const_data_ptr<float>();
     problem.b1 = b1.const_data_ptr<float>();
     problem.w2 = w2.const_data_ptr<float>();
-    if (seed.has_value()) {
-      TORCH_CHECK(
-          seed->scalar_type() == at::kLong && seed->numel() == 1, "seed must be one int64 number");
-      problem.dropout = {p, static_cast<uint64_t>(*seed->const_data_ptr<int64_t>())};
-    }
+    problem.dropout = tsattn::dropout_of(p, seed);
     return problem;
   }
 };

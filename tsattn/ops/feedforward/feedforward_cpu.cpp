@@ -16,7 +16,7 @@
 namespace tsattn {
 namespace {
 
-constexpr int64_t kSlice = 20 * 48; // tokens; whole tiles, and whole groups of dropout decisions
+constexpr int64_t kSlice = 10 * 48; // tokens; whole tiles, and whole groups of dropout decisions
 static_assert(kSlice % kTile == 0);
 
 class Tile {

@@ -61,16 +61,3 @@ def _backward_fake(
 ) -> tuple[Tensor, ...]:
     like = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, w1, b1, w2)]
     return (*like, w2.new_empty(w2.shape[0]))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, w1, b1, w2, _, seed, ctx.p = inputs
-    ctx.save_for_backward(x, w1, b1, w2, seed)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    grads = torch.ops.tsattn.feedforward_backward(grad, *ctx.saved_tensors, ctx.p)
-    return (*grads, None, None)
-
-
-torch.library.register_autograd("tsattn::feedforward", _backward, setup_context=_setup_context)

@@ -9,6 +9,7 @@ from tsattn.ops.dropout.api import add_dropout
 from tsattn.ops.dropout.philox import draw_seed
 from tsattn.ops.impl import Impl, as_impl
 from tsattn.ops.norm import fused_cpu, reference
+from tsattn.ops.norm.arguments import require_rows
 
 
 class BatchNormed(NamedTuple):
@@ -57,7 +58,9 @@ def add_dropout_batch_norm(
         >>> add_dropout_batch_norm(tokens, tokens, ones, zeros, p=0.2).output.shape
         torch.Size([8, 42, 16])
     """
-    _check(residual, x, weight, bias, p)
+    require_rows(residual, x, weight, bias, p)
+    if x.numel() < 2 * x.shape[-1]:
+        raise ValueError(f"statistics need at least two rows of features, got {list(x.shape)}")
     chosen = as_impl(impl)
     obstacle = fused_cpu.obstacle(residual, x, weight, bias)
     if chosen is Impl.AUTO:
@@ -80,21 +83,3 @@ def add_dropout_batch_norm(
         )
     total = add_dropout(residual, x, p, impl=Impl.REFERENCE)
     return BatchNormed(*reference.batch_norm(total, weight, bias, eps))
-
-
-def _check(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor, p: float) -> None:
-    if not 0.0 <= p < 1.0:
-        raise ValueError(f"p must be in [0, 1), got {p}")
-    if residual.shape != x.shape or x.ndim < 2:
-        raise ValueError(
-            "residual and x must share one shape [..., features], got "
-            f"{list(residual.shape)} and {list(x.shape)}"
-        )
-    features = x.shape[-1:]
-    if weight.shape != features or bias.shape != features:
-        raise ValueError(
-            f"weight and bias must be {list(features)}, got {list(weight.shape)} and "
-            f"{list(bias.shape)}"
-        )
-    if x.numel() < 2 * x.shape[-1]:
-        raise ValueError(f"statistics need at least two rows of features, got {list(x.shape)}")

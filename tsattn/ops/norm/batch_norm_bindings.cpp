@@ -1,8 +1,9 @@
-// Tensors in, tensors out, as tsattn/ops/cpu/bindings.cpp does for the other operations.
+// Tensors in, tensors out, as tsattn/ops/attention/attention_bindings.cpp does for attention.
 
 #include "batch_norm_cpu.h"
 
-#include <ATen/core/Tensor.h>
+#include "../cpu/seed.h"
+
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -10,17 +11,6 @@ namespace {
 
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-tsattn::Dropout dropout_of(double p, const OptionalTensor& seed) {
-  TORCH_CHECK(p >= 0.0 && p < 1.0, "p must be in [0, 1), got ", p);
-  TORCH_CHECK(p == 0.0 || seed.has_value(), "dropout needs a seed");
-  if (!seed.has_value()) {
-    return {};
-  }
-  TORCH_CHECK(
-      seed->scalar_type() == at::kLong && seed->numel() == 1, "seed must be one int64 number");
-  return {p, static_cast<uint64_t>(*seed->const_data_ptr<int64_t>())};
-}
 
 tsattn::BatchNormShape shape_of(const Tensor& x, double eps) {
   TORCH_CHECK(x.dim() >= 2 && x.numel() > 0, "expected rows of features, got ", x.sizes());
@@ -46,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   check_features(weight, x);
   check_features(bias, x);
   const auto shape = shape_of(x, eps);
-  const auto dropout = dropout_of(p, seed);
+  const auto dropout = tsattn::dropout_of(p, seed);
   const Tensor r = residual.contiguous(), in = x.contiguous(), w = weight.contiguous(),
                b = bias.contiguous();
   Tensor out = at::empty(x.sizes(), residual.options());
@@ -72,7 +62,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     check_features(feature, total);
   }
   const auto shape = shape_of(total, eps);
-  const auto dropout = dropout_of(p, seed);
+  const auto dropout = tsattn::dropout_of(p, seed);
   const Tensor g = grad.contiguous(), s = total.contiguous(), w = weight.contiguous();
   Tensor grad_residual = at::empty(total.sizes(), total.options());
   Tensor grad_x = at::empty(total.sizes(), total.options().dtype(dtype));

@@ -1,10 +1,11 @@
 // Batch normalisation of a residual path on CPUs: two passes forwards, two backwards.
 //
-// Rows are taken in chunks of 128, so that a chunk begins with a whole group of dropout decisions.
 // Sums of a chunk are kept apart and added in the order of the chunks: the result does not depend on
 // the number of threads.
 
 #include "batch_norm_cpu.h"
+
+#include "rows.h"
 
 #include <ATen/Parallel.h>
 
@@ -13,51 +14,6 @@
 
 namespace tsattn {
 namespace {
-
-constexpr int64_t kChunk = kGroup; // rows
-
-struct Chunks {
-  int64_t rows, features;
-  int64_t count() const { return (rows + kChunk - 1) / kChunk; }
-  int64_t first(int64_t chunk) const { return chunk * kChunk; }
-  int64_t size(int64_t chunk) const { return std::min(kChunk, rows - chunk * kChunk); }
-};
-
-// Calls body(first feature, lanes) for every vector of features.
-template <class Body>
-TSATTN_INLINE void over_features(int64_t features, Body&& body) {
-  for (int64_t f = 0; f < features; f += kLanes) {
-    body(f, Tail(std::min(kLanes, features - f)));
-  }
-}
-
-// y[i] = other[i] + drop(x[i]) for the `n` numbers from number `start` (a multiple of 128) on;
-// without `other`, drop(x[i]).
-template <bool kAdd, class X, class Y>
-void drop(const Dropout& dropout, int64_t start, int64_t n, const float* other, const X* x, Y* y) {
-  const Vec scale(dropout.on ? dropout.scale : 1.0f);
-  alignas(64) float xs[kGroup] = {}, ys[kGroup];
-  for (int64_t at = 0; at < n; at += kGroup) {
-    const int64_t here = std::min(kGroup, n - at);
-    uint16_t bits[kGroupParts];
-    if (dropout.on) {
-      draw_group(dropout, (start + at) / kGroup, bits);
-    } else {
-      std::fill_n(bits, kGroupParts, 0xffff);
-    }
-    widen(x + at, xs, here);
-    for (int64_t i = 0; i < here; i += kLanes) {
-      const uint32_t kept = bits[i / kGroupLanes] >> (i % kGroupLanes);
-      keep(Vec::loadu(xs + i) * scale, kept).store(ys + i);
-    }
-    if constexpr (kAdd) {
-      for (int64_t i = 0; i < here; ++i) {
-        ys[i] += other[at + i];
-      }
-    }
-    narrow(ys, y + at, here);
-  }
-}
 
 // Per feature the mean and the sum of squared distances to it, over the rows of one chunk.
 void chunk_moments(const float* x, int64_t rows, int64_t features, float* mean, float* squares) {

@@ -66,26 +66,3 @@ def _backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grad_x = torch.empty(total.shape, dtype=dtype, device=total.device)
     return torch.empty_like(total), grad_x, torch.empty_like(mean), torch.empty_like(mean)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, x, weight, _, seed, ctx.p, ctx.eps = inputs
-    _, total, mean, variance = output
-    ctx.dtype = x.dtype
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(total, mean, variance)
-    ctx.save_for_backward(total, mean, variance, weight, seed)
-
-
-def _backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    if grad is None:
-        return (None,) * 7
-    grads = torch.ops.tsattn.add_dropout_batch_norm_backward(
-        grad, *ctx.saved_tensors, ctx.p, ctx.eps, ctx.dtype
-    )
-    return (*grads, None, None, None)
-
-
-torch.library.register_autograd(
-    "tsattn::add_dropout_batch_norm", _backward, setup_context=_setup_context
-)

@@ -1,11 +1,10 @@
-// Tensors in, tensors out: checks, allocates, and calls the kernels. The schemas are defined in
-// Python, beside the references: tsattn/ops/attention/fused_cpu.py, tsattn/ops/dropout/fused_cpu.py.
-// The one file that includes torch's operators, because they take most of the build's time.
+// Tensors in, tensors out: checks, allocates, and calls the kernels of attention. The schemas are
+// defined in Python, in fused_cpu.py.
 
-#include "../attention/fused_cpu.h"
-#include "../dropout/dropout_cpu.h"
+#include "fused_cpu.h"
 
-#include <ATen/core/Tensor.h>
+#include "../cpu/seed.h"
+
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -15,23 +14,6 @@ using at::Tensor;
 using tsattn::HeadsView;
 using tsattn::PlaneView;
 using OptionalTensor = std::optional<Tensor>;
-
-uint64_t seed_of(const OptionalTensor& seed) {
-  if (!seed.has_value()) {
-    return 0;
-  }
-  TORCH_CHECK(
-      seed->scalar_type() == at::kLong && seed->numel() == 1, "seed must be one int64 number");
-  return static_cast<uint64_t>(*seed->const_data_ptr<int64_t>());
-}
-
-tsattn::Dropout dropout_of(double p, const OptionalTensor& seed) {
-  TORCH_CHECK(p >= 0.0 && p < 1.0, "dropout_p must be in [0, 1), got ", p);
-  TORCH_CHECK(p == 0.0 || seed.has_value(), "dropout needs a seed");
-  return {p, seed_of(seed)};
-}
-
-// Attention -----------------------------------------------------------------------------------
 
 Tensor unit_width(const Tensor& x) {
   return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous();
@@ -134,8 +116,7 @@ void fill(tsattn::Problem<T>& p, const Inputs& in, const Tensor& stats) {
   p.keys = in.k.size(2);
   p.width = in.q.size(3);
   p.value_width = in.v.size(3);
-  p.q = view<T>(in.q);
-  p.k = view<T>(in.k);
+  p.factors = {{view<T>(in.q), view<T>(in.k), p.width}};
   p.v = view<T>(in.v);
   p.prev = plane(in.prev);
   p.bias = plane(in.bias);
@@ -145,7 +126,7 @@ void fill(tsattn::Problem<T>& p, const Inputs& in, const Tensor& stats) {
   p.causal = in.causal;
   p.scale = static_cast<float>(in.scale);
   p.activation = static_cast<tsattn::Activation>(in.activation);
-  p.dropout = dropout_of(in.dropout_p, in.seed);
+  p.dropout = tsattn::dropout_of(in.dropout_p, in.seed);
   p.stats = stats.mutable_data_ptr<float>();
 }
 
@@ -224,8 +205,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
     p.out = view<T>(o);
     p.grad_out = view<T>(go);
     p.grad_scores = plane(gs);
-    p.grad_q = view_out<T>(grad_q);
-    p.grad_k = view_out<T>(grad_k);
+    p.grads = {{view_out<T>(grad_q), view_out<T>(grad_k), {}, {}}};
     p.grad_v = view_out<T>(grad_v);
     p.grad_prev = plane(grad_prev);
     p.grad_bias = plane(grad_bias);
@@ -238,60 +218,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
   return {grad_q, grad_k, grad_v, grad_prev, grad_bias};
 }
 
-// Dropout -------------------------------------------------------------------------------------
-
-using tsattn::DropoutTask;
-
-// y = task(x, other): both float32, both bfloat16, or a bfloat16 x beside a float32 `other`.
-Tensor elementwise(
-    DropoutTask task, const Tensor& x, const Tensor& other, const Tensor& seed, double p) {
-  const auto narrow = x.scalar_type(), wide = other.scalar_type();
-  TORCH_CHECK(
-      x.sizes() == other.sizes() && (narrow == at::kFloat || narrow == at::kBFloat16) &&
-          (wide == narrow || wide == at::kFloat),
-      "the cpu implementation takes tensors of one shape in float32 or bfloat16, got ", narrow,
-      " ", x.sizes(), " and ", wide, " ", other.sizes());
-  const Tensor a = x.contiguous(), b = other.contiguous();
-  Tensor y = at::empty(x.sizes(), other.options());
-  const tsattn::Dropout dropout = dropout_of(p, seed);
-  const auto run = [&]<class X, class Y>() {
-    tsattn::dropout_elements<X, Y>(
-        task, a.const_data_ptr<X>(), b.const_data_ptr<Y>(), y.mutable_data_ptr<Y>(), x.numel(),
-        dropout);
-  };
-  if (narrow == at::kFloat) {
-    run.operator()<float, float>();
-  } else if (wide == at::kFloat) {
-    run.operator()<c10::BFloat16, float>();
-  } else {
-    run.operator()<c10::BFloat16, c10::BFloat16>();
-  }
-  return y;
-}
-
-Tensor dropout(const Tensor& x, const Tensor& seed, double p) {
-  return elementwise(DropoutTask::kPlain, x, x, seed, p);
-}
-
-Tensor add_dropout(const Tensor& residual, const Tensor& x, const Tensor& seed, double p) {
-  return elementwise(DropoutTask::kAdd, x, residual, seed, p);
-}
-
-Tensor gelu_dropout(const Tensor& x, const Tensor& seed, double p) {
-  return elementwise(DropoutTask::kGelu, x, x, seed, p);
-}
-
-Tensor gelu_dropout_backward(const Tensor& grad, const Tensor& x, const Tensor& seed, double p) {
-  return elementwise(DropoutTask::kGeluBackward, x, grad, seed, p);
-}
-
 } // namespace
 
 TORCH_LIBRARY_IMPL(tsattn, CPU, m) {
-  m.impl("dropout", &dropout);
-  m.impl("add_dropout", &add_dropout);
-  m.impl("gelu_dropout", &gelu_dropout);
-  m.impl("gelu_dropout_backward", &gelu_dropout_backward);
   m.impl("attention_forward", &attention_forward);
   m.impl("attention_backward", &attention_backward);
 }

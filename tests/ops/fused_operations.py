@@ -1,0 +1,131 @@
+"""Every compiled operation, called once forwards and once backwards; run as a program, it prints.
+
+``python -m tests.ops.fused_operations`` computes all of them on memory that holds whatever the
+allocator left there, and prints a digest of every result.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from tsattn.ops import (
+    active_attention,
+    add_dropout,
+    add_dropout_batch_norm,
+    add_dropout_layer_norm,
+    dropout,
+    feedforward,
+    gelu_dropout,
+    self_attention,
+)
+from tsattn.ops.linear import fused_cpu as linear_cpu
+
+Operation = Callable[[], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+"""Returns the outputs and the leaves they were made from."""
+P = 0.3
+
+
+def _leaves(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in shapes)
+
+
+def _attention(
+    dtype: torch.dtype, queries: int, keys: int, width: int, *, scores: bool, is_masked: bool
+) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        shapes = ((2, 3, queries, width), (2, 3, keys, width), (2, 3, keys, width + 1))
+        leaves = _leaves(*shapes, *[(2, 3, queries, keys)] * scores, dtype=dtype)
+        mask = torch.rand(queries, keys) > 0.2 if is_masked else None
+        result = active_attention(
+            *leaves[:3], activation="gelu", prev_scores=leaves[3] if scores else None,
+            return_scores=scores, mask=mask, is_causal=is_masked, dropout_p=P, impl="cpu",
+        )  # fmt: skip
+        return result if isinstance(result, tuple) else (result,), leaves
+
+    return run
+
+
+def _chain(dtype: torch.dtype) -> Operation:
+    """Three layers of self-attention, each with the scores of those before."""
+
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        leaves = _leaves(*[(2, 43, 3 * 10)] * 3, dtype=dtype)
+        outputs: list[Tensor] = []
+        link = None
+        for layer in range(3):
+            output, link = self_attention(
+                leaves[: layer + 1], link, num_heads=2, activation="tanh", dropout_p=P, impl="cpu"
+            )
+            outputs.append(output)
+        return tuple(outputs), leaves
+
+    return run
+
+
+def _elementwise(operation: Callable[..., Tensor], count: int, dtype: torch.dtype) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        leaves = _leaves(*[(7, 43, 5)] * count, dtype=dtype)
+        return (operation(*leaves, P, impl="cpu"),), leaves
+
+    return run
+
+
+def _feedforward() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = _leaves((47, 16), (40, 16), (40,), (16, 40), (16,))
+    return (feedforward(*leaves, p=P, impl="cpu"),), leaves
+
+
+def _batch_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = _leaves((131, 17), (131, 17), (17,), (17,))
+    return tuple(add_dropout_batch_norm(*leaves, p=P, impl="cpu"))[:1], leaves
+
+
+def _layer_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = _leaves((531, 17), (531, 17), (17,), (17,))
+    return (add_dropout_layer_norm(*leaves, p=P, impl="cpu"),), leaves
+
+
+def _linear(dtype: torch.dtype) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        leaves = _leaves((3, 531, 17), (35, 17), (35,), dtype=dtype)
+        return (linear_cpu.linear(*leaves),), leaves
+
+    return run
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    f"{name} {dtype}": operation
+    for dtype in (torch.float32, torch.bfloat16)
+    for name, operation in {
+        "attention": _attention(dtype, 42, 42, 4, scores=False, is_masked=False),
+        "wide attention": _attention(dtype, 43, 17, 67, scores=False, is_masked=True),
+        "long attention": _attention(dtype, 200, 131, 16, scores=False, is_masked=True),
+        "one query": _attention(dtype, 1, 9, 3, scores=True, is_masked=True),
+        "residual attention": _attention(dtype, 41, 63, 5, scores=True, is_masked=False),
+        "chain of self-attention": _chain(dtype),
+        "dropout": _elementwise(dropout, 1, dtype),
+        "add_dropout": _elementwise(add_dropout, 2, dtype),
+        "gelu_dropout": _elementwise(gelu_dropout, 1, dtype),
+        "linear": _linear(dtype),
+    }.items()
+} | {"feedforward": _feedforward, "batch norm": _batch_norm, "layer norm": _layer_norm}
+
+
+def results(operation: Operation) -> list[Tensor]:
+    """Return outputs and gradients, always of the same numbers."""
+    torch.manual_seed(8)
+    outputs, leaves = operation()
+    above = [torch.randn(o.shape).to(o.dtype) for o in outputs]
+    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, above)]
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True, warn_only=True)  # NaN in what torch.empty returns
+    for name, operation in OPERATIONS.items():
+        digest = hashlib.sha256()
+        for result in results(operation):
+            assert result.isfinite().all(), name
+            digest.update(result.float().contiguous().numpy().tobytes())
+        print(f"{name}: {digest.hexdigest()}")

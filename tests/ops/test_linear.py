@@ -1,0 +1,97 @@
+"""Large linear maps on CPUs: torch's numbers, whoever multiplies."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.budget import assert_within_budget
+from tsattn.ops import build, linear
+from tsattn.ops.linear import fused_cpu
+
+pytestmark = pytest.mark.skipif(not build.is_ready(), reason=build.status().reason)
+
+
+def inputs(dtype: torch.dtype, *shape: int, features: int = 48) -> dict[str, Tensor]:
+    width = shape[-1]
+    tensors = {"x": torch.randn(shape), "weight": torch.randn(features, width)}
+    tensors["bias"] = torch.randn(features)
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5, 16), (300, 33), (1100, 16), (16,), (0, 16)], ids=str)
+def test_output_and_gradients_stay_within_the_error_budget(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    features = 150 if shape[0] == 300 else 48  # the sums of a bias go by 128 columns
+    assert_within_budget(fused_cpu.linear, F.linear, inputs(dtype, *shape, features=features))
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, 16).items()}
+    bias: list[Tensor] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            loss = fused_cpu.linear(**tensors).square().sum()
+            bias.append(torch.autograd.grad(loss, tensors["bias"])[0])
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(*bias)
+
+
+def test_the_bias_may_be_absent_and_the_input_turned_around() -> None:
+    x, weight = torch.randn(16, 40).t(), torch.randn(24, 16)
+    torch.testing.assert_close(fused_cpu.linear(x, weight, None), F.linear(x, weight))
+
+
+def test_only_large_products_on_a_cpu_go_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(fused_cpu, "linear", lambda *given: calls.append(given) or given[0])
+    small, large = inputs(torch.float32, 8, 16), inputs(torch.float32, 30000, 16)
+    linear(**small)
+    assert not calls
+    linear(**large)
+    assert len(calls) == 1
+    linear(**{name: tensor.double() for name, tensor in large.items()})
+    assert len(calls) == 1
+
+
+def test_autocast_decides_the_dtype() -> None:
+    tensors = {name: t.requires_grad_() for name, t in inputs(torch.float32, 30000, 16).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        output, expected = linear(**tensors), F.linear(**tensors)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output, expected)
+    output.sum().backward()
+    assert {t.grad.dtype for t in tensors.values() if t.grad is not None} == {torch.float32}
+
+
+def test_only_the_gradients_that_are_needed_are_computed() -> None:
+    tensors = inputs(torch.float32, 40, 16)
+    tensors["weight"].requires_grad_()
+    fused_cpu.linear(**tensors).sum().backward()
+    assert tensors["weight"].grad is not None
+    assert tensors["x"].grad is None
+
+
+@pytest.mark.unchecked  # sizes become symbols
+def test_opcheck_finds_nothing() -> None:
+    tensors = [t.requires_grad_() for t in inputs(torch.float32, 3, 5, 16).values()]
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.tsattn.linear.default, tuple(tensors), test_utils=tests)
+    plain = [t.detach() for t in tensors]
+    arguments = (torch.randn(3, 5, 48), *plain[:2], True, False, True)
+    torch.library.opcheck(
+        torch.ops.tsattn.linear_backward.default,
+        arguments,
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    with pytest.raises(RuntimeError, match=r"got \[3, 16\] and \[48, 17\]"):
+        fused_cpu.linear(torch.randn(3, 16), torch.randn(48, 17), None)

@@ -1,0 +1,5 @@
+"""Linear maps of many tokens."""
+
+from tsattn.ops.linear.api import linear
+
+__all__ = ["linear"]

@@ -1,0 +1,139 @@
+// A linear map and its derivatives. Products with the weight go to oneDNN's pointwise linear, which
+// adds the bias as it writes; the gradient of the weight is torch's own product. Schemas in
+// fused_cpu.py.
+
+#include "column_sums.h"
+
+#include "../cpu/autograd.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+
+namespace tsattn {
+namespace {
+
+using torch::autograd::Function;
+
+Tensor rows_of(const Tensor& x) {
+  return x.reshape({-1, x.size(-1)}).contiguous();
+}
+
+// rows W' + bias
+Tensor multiply(const Tensor& rows, const Tensor& weight, const OptionalTensor& bias) {
+  static const auto known =
+      c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+  if (!known.has_value() || rows.size(0) == 0) {
+    return at::linear(rows, weight, bias);
+  }
+  static const auto compute = known->typed<Tensor(
+      const Tensor&, const Tensor&, const OptionalTensor&, std::string_view,
+      c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  return compute.call(
+      rows, weight.contiguous(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  TORCH_CHECK(
+      x.dim() >= 1 && weight.dim() == 2 && x.size(-1) == weight.size(1),
+      "expected x [..., width] and weight [features, width], got ", x.sizes(), " and ",
+      weight.sizes());
+  TORCH_CHECK(
+      !bias.has_value() || bias->sizes() == weight.sizes().slice(0, 1),
+      "expected one bias per feature");
+  auto sizes = x.sizes().vec();
+  sizes.back() = weight.size(0);
+  return multiply(rows_of(x), weight, bias).view(sizes);
+}
+
+Tensor sum_rows(const Tensor& rows) {
+  Tensor sums = at::empty({rows.size(1)}, rows.options().dtype(at::kFloat));
+  if (rows.scalar_type() == at::kFloat) {
+    column_sums(
+        rows.const_data_ptr<float>(), rows.size(0), rows.size(1), sums.mutable_data_ptr<float>());
+  } else {
+    column_sums(
+        rows.const_data_ptr<c10::BFloat16>(), rows.size(0), rows.size(1),
+        sums.mutable_data_ptr<float>());
+  }
+  return sums.to(rows.scalar_type());
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward(
+    const Tensor& grad, const Tensor& x, const Tensor& weight, bool need_x, bool need_weight,
+    bool need_bias) {
+  const Tensor rows = rows_of(grad);
+  const Tensor nothing = at::empty({0}, weight.options());
+  Tensor grad_x = nothing;
+  if (need_x) {
+    // in bfloat16 torch's product is oneDNN's as well, and takes the weight as it lies
+    grad_x = grad.scalar_type() == at::kFloat ? multiply(rows, weight.t(), {}) : at::mm(rows, weight);
+    grad_x = grad_x.view(x.sizes());
+  }
+  return {
+      grad_x, need_weight ? at::mm(rows.t(), rows_of(x)) : nothing,
+      need_bias ? sum_rows(rows) : nothing};
+}
+
+class Linear : public Function<Linear> {
+ public:
+  static Tensor forward(
+      AutogradContext* ctx, const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    static const auto compute =
+        find<Tensor(const Tensor&, const Tensor&, const OptionalTensor&)>("tsattn::linear");
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["need_x"] = x.requires_grad();
+    ctx->saved_data["need_weight"] = weight.requires_grad();
+    ctx->saved_data["need_bias"] = bias.has_value() && bias->requires_grad();
+    return compute.call(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    require_first_derivative();
+    static const auto compute = find<std::tuple<Tensor, Tensor, Tensor>(
+        const Tensor&, const Tensor&, const Tensor&, bool, bool, bool)>("tsattn::linear_backward");
+    const auto saved = ctx->get_saved_variables();
+    auto& need = ctx->saved_data;
+    const bool need_x = need["need_x"].toBool(), need_weight = need["need_weight"].toBool(),
+               need_bias = need["need_bias"].toBool();
+    auto [x, weight, bias] =
+        compute.call(grads[0], saved[0], saved[1], need_x, need_weight, need_bias);
+    return {
+        need_x ? x : Tensor(), need_weight ? weight : Tensor(), need_bias ? bias : Tensor()};
+  }
+};
+
+Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  return Linear::apply(x, weight, bias);
+}
+
+Tensor linear_autocast(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
+  c10::impl::ExcludeDispatchKeyGuard below(c10::DispatchKey::AutocastCPU);
+  static const auto compute =
+      find<Tensor(const Tensor&, const Tensor&, const OptionalTensor&)>("tsattn::linear");
+  const auto dtype = at::autocast::get_autocast_dtype(at::kCPU);
+  const auto cast = [&](const Tensor& t) {
+    return at::autocast::cached_cast(dtype, t, c10::DeviceType::CPU);
+  };
+  return compute.call(
+      cast(x), cast(weight), bias.has_value() ? OptionalTensor(cast(*bias)) : OptionalTensor());
+}
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(tsattn, CPU, m) {
+  m.impl("linear", &forward);
+  m.impl("linear_backward", &backward);
+}
+
+TORCH_LIBRARY_IMPL(tsattn, Autograd, m) {
+  m.impl("linear", &linear);
+}
+
+TORCH_LIBRARY_IMPL(tsattn, AutocastCPU, m) {
+  m.impl("linear", &linear_autocast);
+}
+
+} // namespace tsattn
