@@ -293,6 +293,21 @@ def start(sources: Path, **variables: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("capability", "processor", "expected"),
+    [("AVX512", True, True), ("AVX512", False, False), ("AVX2", True, False)],
+)
+def test_products_of_bfloat16_are_compiled_where_the_processor_has_them(
+    capability: str, processor: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": processor})
+    flags, library = build._instructions(), build._library.__wrapped__()
+    assert ("-mavx512bf16" in flags) == expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not processor})
+    assert (build._library.__wrapped__() != library) == (capability == "AVX512")
+
+
 def test_the_capability_is_one_that_the_sources_know() -> None:
     assert build._capability() in ("AVX512", "AVX2", "DEFAULT")
     assert build._capability() in (torch.backends.cpu.get_cpu_capability(), "DEFAULT")

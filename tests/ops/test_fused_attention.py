@@ -124,6 +124,23 @@ def test_a_module_as_activation_gets_the_gradient_that_the_reference_gives() -> 
     )
 
 
+@pytest.mark.parametrize("queries", [9, 17, 24])
+def test_keys_and_values_with_a_mean_cost_bfloat16_no_accuracy(queries: int) -> None:
+    """Rows of the scores' gradient sum to zero; what is left of the sum meets the mean key."""
+    case = Case(queries=queries, batch=8)
+    inputs = case.inputs(torch.bfloat16)
+    for name in ("k", "v"):
+        inputs[name] += 4 * torch.randn(1, case.heads, 1, case.width, dtype=torch.bfloat16)
+    assert_within_budget(case.implementation("cpu"), case.plain, inputs, factor=1.0)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 12, 24, 40, 71])
+@pytest.mark.parametrize("queries", [15, 33])
+def test_bfloat16_of_any_width_stays_within_the_error_budget(queries: int, width: int) -> None:
+    case = Case(queries=queries, keys=50 - queries, width=width, value_width=width + 1)
+    assert_within_budget(dropped(case), dropped_plainly(case), case.inputs(torch.bfloat16))
+
+
 def test_the_dropout_mask_has_the_right_rate_everywhere() -> None:
     batch, heads, length = 8, 4, 45
     weights = attention_weights(torch.zeros(batch, heads, length, 2), dropout_p=P)

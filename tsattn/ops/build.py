@@ -16,11 +16,11 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -59,7 +59,7 @@ _ISA = {
     ),
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
 }
-_BFLOAT16_ISA = "-mavx512bf16"
+_BFLOAT16 = "-mavx512bf16"  # products of bfloat16, which not every AVX-512 processor has
 
 
 class Status(NamedTuple):
@@ -208,10 +208,10 @@ def _capability() -> str:
 
 
 def _instructions() -> tuple[str, ...]:
-    """Return the compiler's flags for what the processor has beyond the ordinary."""
+    """Return the compiler's flags for the instructions of this processor."""
     usual = _ISA.get(_capability(), ())
-    multiplies = _capability() == "AVX512" and torch.cpu.get_capabilities().get("avx512_bf16")
-    return (*usual, _BFLOAT16_ISA) if multiplies else usual
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return (*usual, _BFLOAT16) if usual == _ISA["AVX512"] and found.get("avx512_bf16") else usual
 
 
 def _obstacle() -> str:

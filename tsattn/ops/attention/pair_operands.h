@@ -44,7 +44,8 @@ class PairOperands {
     return reinterpret_cast<Half*>(scratch.take(words(halves)));
   }
 
-  void start(int64_t b, int64_t n) {
+  // `slopes`, if wanted: derivatives of the activation, [keys, value columns] of floats.
+  void start(int64_t b, int64_t n, float* slopes = nullptr) {
     b_ = b;
     n_ = n;
     keys_ = side_by_side(&Factor<Half>::k, 0, p_.keys, key_rows_);
@@ -55,8 +56,13 @@ class PairOperands {
     for (int64_t key = 0; key < p_.keys; ++key) {
       widen(p_.v.at(b_, n_) + key * p_.v.row, raw_ + key * value_columns_, p_.value_width);
     }
-    activate(p_.activation, raw_, active_, p_.keys * value_columns_);
-    give_rows(active_, 0, 1, p_.keys * value_columns_, 1.0f, {}, value_rows_, 0);
+    const int64_t size = p_.keys * value_columns_;
+    if (slopes == nullptr) {
+      activate(p_.activation, raw_, active_, size);
+    } else {
+      activate_and_differentiate(p_.activation, raw_, active_, slopes, size);
+    }
+    give_rows(active_, 0, 1, size, 1.0f, {}, value_rows_, 0);
     values_ = {value_rows_, value_columns_};
   }
 
@@ -112,8 +118,6 @@ class PairOperands {
   int64_t columns_, value_columns_; // multiples of 8
   int64_t b_ = 0, n_ = 0;
   HalfRows keys_{}, values_{}, queries_{};
-
-  const float* raw_values() const { return raw_; }
 
  private:
   static void copy(

@@ -64,7 +64,7 @@ class PairBackward : public PairOperands {
     return PairOperands::floats(p) + Scratch::size(pairs * cols) +
         Scratch::size(kTile * cols / 2) + 4 * Scratch::size(kTile * value_cols / 2) +
         Scratch::size(kTile * kTile / 2) + Scratch::size(kTile * cols) +
-        Scratch::size(p.keys * cols) + Scratch::size(p.keys * value_cols + kLanes);
+        Scratch::size(p.keys * cols) + 2 * Scratch::size(p.keys * value_cols + kLanes);
   }
 
   // Rounded weights and gradients take the places of the unrounded ones, in half of each.
@@ -82,10 +82,11 @@ class PairBackward : public PairOperands {
         grad_words_(take(scratch, kTile * kTile)),
         grad_q_(scratch.take(kTile * columns_)),
         grad_k_(scratch.take(p.keys * columns_)),
-        grad_v_(scratch.take(p.keys * value_columns_ + kLanes)) {}
+        grad_v_(scratch.take(p.keys * value_columns_ + kLanes)),
+        slopes_(scratch.take(p.keys * value_columns_ + kLanes)) {}
 
   void start(int64_t b, int64_t n) {
-    PairOperands::start(b, n);
+    PairOperands::start(b, n, slopes_);
     pair_rows(keys_, p_.keys, columns_, key_words_);
     std::fill_n(grad_k_, p_.keys * columns_, 0.0f);
     std::fill_n(grad_v_, p_.keys * value_columns_, 0.0f);
@@ -157,7 +158,9 @@ class PairBackward : public PairOperands {
   void finish() {
     give(&FactorGradients<Half>::k, &FactorGradients<Half>::more_k, 0, p_.keys, grad_k_);
     if (p_.activation != Activation::kIdentity) {
-      multiply_slope(p_.activation, raw_values(), grad_v_, p_.keys * value_columns_);
+      for (int64_t i = 0; i < p_.keys * value_columns_; i += kLanes) {
+        (Vec::loadu(grad_v_ + i) * Vec::loadu(slopes_ + i)).store(grad_v_ + i);
+      }
     }
     give_rows(
         grad_v_, value_columns_, p_.keys, p_.value_width, 1.0f, {}, p_.grad_v.at(b_, n_),
@@ -187,7 +190,7 @@ class PairBackward : public PairOperands {
   __mmask16 tail_ = 0; // lanes of the last vector that hold queries
   Half *weights_, *grads_, *key_words_, *query_pairs_, *rows_, *grad_out_words_, *grad_out_pairs_,
       *out_words_, *grad_words_;
-  float *grad_q_, *grad_k_, *grad_v_;
+  float *grad_q_, *grad_k_, *grad_v_, *slopes_;
 };
 
 } // namespace CPU_CAPABILITY

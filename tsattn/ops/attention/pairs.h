@@ -164,21 +164,35 @@ struct HalfRows {
   int64_t ld;
 };
 
+// Two rows become words.
+TSATTN_INLINE __m512i interleave(const __m256i& low, const __m256i& high) {
+  const __m512i above = _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16);
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(low), above);
+}
+
 // Pairs of rows: word c of dst row i is (src[2 i][c], src[2 i + 1][c]), with zero for a row behind
 // the last; cols is a multiple of 8.
 inline void pair_rows(const HalfRows& src, int64_t rows, int64_t cols, Half* dst) {
+  const auto part = [](const Half* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  };
+  const auto whole = [](const Half* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  };
   for (int64_t row = 0; row < rows; row += 2, dst += 2 * cols) {
     const Half* even = src.data + row * src.ld;
-    for (int64_t c = 0; c < cols; c += 16) {
-      const __mmask16 lanes = first_lanes(cols - c);
-      const auto load = [&](const Half* p) {
-        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p + c));
-      };
-      __m512i pairs = load(even);
-      if (row + 1 < rows) {
-        pairs = _mm512_or_si512(pairs, _mm512_slli_epi32(load(even + src.ld), 16));
-      }
-      _mm512_mask_storeu_epi32(dst + 2 * c, lanes, pairs);
+    const Half* odd = even + src.ld;
+    const bool both = row + 1 < rows;
+    int64_t c = 0;
+    for (; c + 16 <= cols; c += 16) {
+      const __m256i below = both ? whole(odd + c) : _mm256_setzero_si256();
+      _mm512_storeu_si512(dst + 2 * c, interleave(whole(even + c), below));
+    }
+    if (c < cols) {
+      const __m128i above = part(even + c), below = both ? part(odd + c) : _mm_setzero_si128();
+      const auto to = reinterpret_cast<__m128i*>(dst + 2 * c);
+      _mm_storeu_si128(to, _mm_unpacklo_epi16(above, below));
+      _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(above, below));
     }
   }
 }

@@ -253,11 +253,18 @@ class TileMask {
 
 // Scores behind the diagonal become minus infinity: lane l of vector r is query q0 + r lanes + l.
 TSATTN_INLINE Vec only_past(const Vec& score, int64_t first_query, int64_t key) {
-  if (first_query >= key) {
+  const int64_t hidden = key - first_query; // lanes
+  if (hidden <= 0) {
     return score;
   }
-  const Vec lane = Vec::arange(static_cast<float>(first_query - key), 1.0f);
-  return Vec::blendv(score, Vec(-std::numeric_limits<float>::infinity()), lane < Vec(0.0f));
+  const Vec nothing(-std::numeric_limits<float>::infinity());
+#if defined(CPU_CAPABILITY_AVX512)
+  const uint32_t lanes = hidden < kLanes ? (1u << hidden) - 1 : 0xffffu;
+  return _mm512_mask_mov_ps(score, static_cast<__mmask16>(lanes), nothing);
+#else
+  const Vec lane = Vec::arange(static_cast<float>(-hidden), 1.0f);
+  return Vec::blendv(score, nothing, lane < Vec(0.0f));
+#endif
 }
 
 } // namespace CPU_CAPABILITY

@@ -122,7 +122,7 @@ class Tile {
             const uint32_t bits = p_.dropout.on ? mask_.bits(f, r) & live[r] : live[r];
             const int64_t at = f * ld + r * kLanes;
             const Vec h = Vec::loadu(before_ + at) + Vec(p_.b1[f]);
-            const GeluPair g = gelu_pair(h);
+            const ValueAndSlope g = gelu_pair(h);
             const Vec dh = keep(c[r] * scale * g.slope, bits);
             keep(g.value * scale, bits).store(hidden_ + at);
             dh.store(grad_hidden_ + at);
