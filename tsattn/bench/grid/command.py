@@ -56,7 +56,7 @@ def _run(cells: list[Cell], results: Results, options: Namespace) -> int:
     try:
         with progress:
             for over in finished:
-                row = over.row and results.add(over.row, engine.weights(over.cell))
+                row = over.row and results.add(over.row, over.weights)
                 progress.over(
                     over.cell, row or results.rows([over.cell.key.model]).get(over.cell.key)
                 )
