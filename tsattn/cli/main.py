@@ -21,7 +21,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
-  tsattn bench     kernels | auto | train: speed beside what people use today
+  tsattn bench     kernels | auto | train: speed beside what people use today;
+                   run | plan: fill a table of many runs
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
@@ -66,6 +67,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if command == "data":
         return _data(rest)
+    if command == "bench" and rest[:1] in (["run"], ["plan"]):
+        from tsattn.bench.grid.command import grid_command
+
+        return grid_command(rest)
     if command == "bench":
         _quieten_libraries()
         from tsattn.bench.command import bench
