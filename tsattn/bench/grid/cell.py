@@ -49,7 +49,7 @@ def run_cell(cell: Cell, folder: CellFolder) -> Row:
 
 def failed_row(cell: Cell, error: str) -> Row:
     """Return the row of a cell that came to nothing."""
-    empty: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict.fromkeys(_TEXTS, "")
+    empty: dict[str, Any] = {**dict.fromkeys(_OPTIONAL), **dict.fromkeys(_TEXTS, "")}
     known = {
         "schema": SCHEMA,
         "status": "failed",

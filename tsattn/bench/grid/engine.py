@@ -1,9 +1,9 @@
 """What runs cells: an engine takes them in their order and says when each is over."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.rows import Key, Row
@@ -27,12 +27,13 @@ class Finished:
     weights: Path | bytes | None = None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs cells."""
 
     def run(
         self, cells: list[Cell], wanted: Callable[[Cell], bool], tick: Callable[[list[Key]], None]
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """Run cells in their order and yield each when it is over.
 
         Args:

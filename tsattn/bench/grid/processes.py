@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -49,7 +49,7 @@ class Processes:
 
     def run(
         self, cells: list[Cell], wanted: Callable[[Cell], bool], tick: Callable[[list[Key]], None]
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """Run cells as `tsattn.bench.grid.engine.Engine` says."""
         waiting = deque(cells)
         try:

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from tsattn.bench.grid.cell import CellBusyError, failed_row, run_cell
@@ -67,7 +67,7 @@ class RayTasks:
 
     def run(
         self, cells: list[Cell], wanted: Callable[[Cell], bool], tick: Callable[[list[Key]], None]
-    ) -> Iterator[Finished]:
+    ) -> Generator[Finished, None, None]:
         """Run cells as `tsattn.bench.grid.engine.Engine` says."""
         waiting = deque(cells)
         try:
@@ -96,7 +96,10 @@ class RayTasks:
         except RayError as error:
             reason = f"its Ray task was lost {LIVES} times: {type(error).__name__}: {error}"
             return Finished(cell, failed_row(cell, reason))
-        return Finished(cell, None) if outcome is None else Finished(cell, *outcome)
+        if outcome is None:
+            return Finished(cell, None)
+        row, weights = outcome
+        return Finished(cell, row, weights)
 
     def _leave(self) -> None:
         if self.begun:
