@@ -168,8 +168,8 @@ class _Tuning:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="tsattn tune",
-        description="Search for settings by validation loss; the test part is never scored. Recipes "
-        "(--config) and overrides (--trainer.max_epochs 20) are given as after tsattn fit.",
+        description="Search for settings by validation loss; the test part is never scored. "
+        "Recipes (--config) and overrides (--trainer.max_epochs 20) are given as after tsattn fit.",
     )
     add = parser.add_argument
     add("--space", type=str, required=True, help="file that says what varies: configs/tune/...")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tsattn.tune.job import Job, Outcome
 
@@ -35,6 +35,7 @@ class Died:
 Event = Reported | Ended | Died
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs jobs side by side. Who drives it owns the study; workers never open its storage."""
 

@@ -28,6 +28,9 @@ NOT_COMPARABLE = (
 )
 """Settings that change what the validation loss measures: trials could not be compared."""
 
+_LINKED = ("calendar_features", "channels", "context", "horizon", "season")
+"""What a network takes from the data."""
+
 _NOT_TUNABLE = ("ckpt_path", "config", "estimate", "overwrite", "run_dir", "save_predictions")
 
 
@@ -61,7 +64,7 @@ def _short_names(network: str) -> dict[str, str]:
     """Return every setting that can be named without the part of the recipe it stands in."""
     names = {name: f"data.{name}" for name in _parameters(ForecastData)}
     names |= {name: f"model.{name}" for name in _parameters(ForecastTask)}
-    mine = _parameters(NETWORKS[network]) if network in NETWORKS else []
+    mine = _of_the_network(network) if network in NETWORKS else []
     names |= {name: f"model.network.{name}" for name in mine}
     for alias, targets in ALIASES.items():
         found = [target for target in targets if target in mine]
@@ -73,12 +76,16 @@ def _keys(network: str) -> list[str]:
     """Return every whole key; those of other networks than this one are left out."""
     if network not in NETWORKS:
         return known_words()
-    mine, prefix = _parameters(NETWORKS[network]), "model.network."
+    mine, prefix = _of_the_network(network), "model.network."
     return [
         key
         for key in known_words()
         if not key.startswith(prefix) or key.removeprefix(prefix).partition(".")[0] in mine
     ]
+
+
+def _of_the_network(network: str) -> list[str]:
+    return [name for name in _parameters(NETWORKS[network]) if name not in _LINKED]
 
 
 def _parameters(owner: type) -> list[str]:

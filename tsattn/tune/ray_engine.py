@@ -1,6 +1,7 @@
 """Trials as tasks of a Ray cluster, on one machine or many."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -92,10 +93,12 @@ class RayEngine:
         return self._ray.get(self._mailbox.processes.remote())
 
     def _end(self, task: Any) -> Event:
+        from ray.exceptions import RayError
+
         number = self._tasks.pop(task)
         try:
             outcome: Outcome = self._ray.get(task)
-        except self._ray.exceptions.RayError as error:
+        except RayError as error:
             return Died(number, f"its Ray task was lost: {type(error).__name__}")
         return Ended(number, outcome)
 
@@ -109,10 +112,10 @@ def _connect(address: str | None, processors: int) -> None:
                 num_cpus=processors,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="warning",
+                logging_level=logging.WARNING,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level="warning")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = address or "this machine"
         raise ConfigError(f"no Ray cluster at {where}: {error}; is it running?") from error

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna import Study
 from optuna.trial import TrialState
@@ -12,9 +12,6 @@ from tsattn.errors import MissingExtraError
 from tsattn.training.folder import write_atomically
 from tsattn.tune.repeats import Comparison
 from tsattn.tune.storage import quiet
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }
@@ -65,7 +62,7 @@ def write_report(
 
 def _figures(
     study: Study, summary: Mapping[str, Any], compared: Sequence[Comparison]
-) -> "Iterator[Figure]":
+) -> Iterator[Any]:
     import optuna.visualization as plots
     import plotly.graph_objects as go
 
@@ -85,7 +82,7 @@ def _figures(
         yield draw(study)
 
 
-def _intervals(compared: Sequence[Comparison]) -> "Figure":
+def _intervals(compared: Sequence[Comparison]) -> Any:
     """Draw the mean difference of each contender to the reference, with its interval."""
     import plotly.graph_objects as go
 
@@ -93,9 +90,8 @@ def _intervals(compared: Sequence[Comparison]) -> "Figure":
     figure = go.Figure(layout_title_text=f"Repeated seeds: validation loss less that of {beside}")
     shown = [comparison for comparison in compared if comparison.differences]
     middle = [sum(c.differences.values()) / len(c.differences) for c in shown]
-    ends = [
-        (c.low, c.high) if c.low is not None else (m, m) for c, m in zip(shown, middle, strict=True)
-    ]
+    low = [m if c.low is None else c.low for c, m in zip(shown, middle, strict=True)]
+    high = [m if c.high is None else c.high for c, m in zip(shown, middle, strict=True)]
     figure.add_trace(
         go.Scatter(
             x=middle,
@@ -104,8 +100,8 @@ def _intervals(compared: Sequence[Comparison]) -> "Figure":
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [high - m for (_, high), m in zip(ends, middle, strict=True)],
-                "arrayminus": [m - low for (low, _), m in zip(ends, middle, strict=True)],
+                "array": [end - m for end, m in zip(high, middle, strict=True)],
+                "arrayminus": [m - end for end, m in zip(low, middle, strict=True)],
             },
         )
     )

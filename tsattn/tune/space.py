@@ -17,7 +17,7 @@ Choices may also be named bundles of settings, which vary together:
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
