@@ -144,7 +144,7 @@ def test_summary_counts_and_chooses(study: Study, space: Space) -> None:
     assert alone["importance"] is not None
     assert sum(alone["importance"].values()) == pytest.approx(1.0)
     assert [failed["trial"] for failed in alone["failed"]] == [6]
-    seeds = optuna.create_study()
+    seeds = optuna.create_study(pruner=optuna.pruners.NopPruner())
     found = contenders(study, space)
     repeated(seeds, found, 4)
     both = summarise(study, space, compare(seeds, found, "identity"))

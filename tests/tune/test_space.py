@@ -121,7 +121,7 @@ def test_proposals_lie_within_the_space(tmp_path: Path, recipe: ParsedRecipe) ->
         ("d_model: {type: categorical, choices: [wide]}", "Expected a <class 'int'>"),
         ("d_model: {type: int, low: 8.5, high: 16}", "low must be one int, got 8.5"),
         ("learning_rate: {type: float, low: 1e-4, high: 1.0e-2}", "write 1.0e-4"),
-        ("learning_rate: {type: float, low: 1.0, high: 0.1}", "`low`"),
+        ("learning_rate: {type: float, low: 1.0, high: 0.1}", "`low <= high`"),
         ("learning_rate: {type: float, low: 0.0, high: 0.1, log: true}", "log"),
         ("learning_rate: {type: float, low: 0.1, high: .nan}", "high must be one float"),
         ("width: {type: int, low: 8, high: 16}\nd_model: {type: int, low: 8, high: 9}", "both set"),

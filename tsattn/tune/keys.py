@@ -74,12 +74,13 @@ def _short_names(network: str) -> dict[str, str]:
 
 def _keys(network: str) -> list[str]:
     """Return every whole key; those of other networks than this one are left out."""
+    words = [word for word in known_words() if "." in word]
     if network not in NETWORKS:
-        return known_words()
+        return words
     mine, prefix = _of_the_network(network), "model.network."
     return [
         key
-        for key in known_words()
+        for key in words
         if not key.startswith(prefix) or key.removeprefix(prefix).partition(".")[0] in mine
     ]
 
