@@ -119,6 +119,7 @@ def test_workers_end_with_the_process_that_started_them(root: Path, tmp_path: Pa
         stdout=subprocess.PIPE,
         text=True,
         cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
     )
     assert driver.stdout is not None
     worker = int(driver.stdout.readline())
