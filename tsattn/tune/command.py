@@ -57,8 +57,7 @@ def tune(words: Sequence[str]) -> int:
     name = given.study or _study_name(recipe, given.space)
     folder = Path(given.out or Path("runs") / f"tune-{name}")
     url = given.storage or f"sqlite:///{folder / 'study.db'}"
-    with reaching(url):
-        _claim(folder, name, shown(url))
+    _claim(folder, name, shown(url))
     return _Tuning(given, recipe, space, name, folder, url).run()
 
 
@@ -94,7 +93,7 @@ class _Tuning:
             with reaching(url), quiet():
                 self._search(study)
                 compared = self._repeat(study)
-                return self._finish(study, compared)
+            return self._finish(study, compared)
         except KeyboardInterrupt:
             self._say("\ninterrupted; the same command goes on with the study")
             return 130

@@ -9,13 +9,14 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from tsattn.errors import ConfigError, StorageError
+from tsattn.errors import ConfigError, StorageError, TsattnError
 
 FORMAT = 1
 _MARK = "tsattn"
@@ -46,13 +47,7 @@ def open_storage(url: str) -> BaseStorage:
             # an absolute path: its lock is a link to the file
             path = Path(url.removeprefix(_JOURNAL)).expanduser().resolve()
             return JournalStorage(JournalFileBackend(str(path)))
-        try:
-            make_url(url)
-        except ArgumentError as error:
-            raise ConfigError(
-                f"--storage {url!r} is no address; expected for example sqlite:///study.db, "
-                "journal:///study.log or postgresql://user@host/database"
-            ) from error
+        shown(url)  # or say that this is no address
         return RDBStorage(url)
 
 
@@ -65,11 +60,9 @@ def reaching(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(_message(url, error)) from error
-    except (OSError, json.JSONDecodeError) as error:
-        if isinstance(error, StorageError):
-            raise
+    except TsattnError:
+        raise
+    except (SQLAlchemyError, StorageInternalError, OSError, json.JSONDecodeError) as error:
         raise StorageError(_message(url, error)) from error
     except ImportError as error:
         raise StorageError(
@@ -79,8 +72,20 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def shown(url: str) -> str:
-    """Return an address without its password."""
-    return url if url.startswith(_JOURNAL) else make_url(url).render_as_string(hide_password=True)
+    """Return an address without its password.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    if url.startswith(_JOURNAL):
+        return url
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"--storage {url!r} is no address; expected for example sqlite:///study.db, "
+            "journal:///study.log or postgresql://user@host/database"
+        ) from error
 
 
 def _message(url: str, error: BaseException) -> str:
