@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
+from tsattn.models.base import Forecast, ForecastNetwork, TokenPlaces, require_at_least
 from tsattn.nn import (
     EncoderLayer,
     FeedForward,
@@ -152,6 +152,15 @@ class PatchTST(ForecastNetwork):
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
         return Forecast(y_BHC, losses=losses)
+
+    def token_places(self, layer: str) -> TokenPlaces | None:
+        """Return the middle of each patch and its channel; the patches of a channel lie together."""
+        if not layer.startswith("layers."):
+            return None
+        embed = self.embed
+        middles_P = torch.arange(embed.num_patches) * embed.stride + embed.patch_length // 2
+        channels = torch.arange(self.channels).repeat_interleave(embed.num_patches)
+        return TokenPlaces(middles_P.clamp_max(self.context - 1).repeat(self.channels), channels)
 
     def _encode(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         """Apply the layers: in evaluation to few sequences at a time, whose tokens fit a cache."""
