@@ -154,7 +154,7 @@ class PatchTST(ForecastNetwork):
         return Forecast(y_BHC, losses=losses)
 
     def token_places(self, layer: str) -> TokenPlaces | None:
-        """Return the middle of each patch and its channel; the patches of a channel lie together."""
+        """Return the middle and the channel of each patch; those of a channel lie together."""
         if not layer.startswith("layers."):
             return None
         embed = self.embed

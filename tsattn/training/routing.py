@@ -23,6 +23,13 @@ def mixtures(network: nn.Module) -> Iterator[tuple[str, MoEFeedForward]]:
             yield name, module
 
 
+def short_name(layer: str) -> str:
+    """Return ``layer 0`` for the mixture ``layers.0.feedforward``, and the like."""
+    stack, _, rest = layer.removesuffix(".feedforward").partition(".")
+    stack = {"layers": "layer", "encoder": "encoder layer", "decoder": "decoder layer"}.get(stack)
+    return f"{stack} {rest}" if stack and rest.isdigit() else layer
+
+
 class RoutingOfTest(Callback):
     """Counts how often each expert of each layer worked for the test windows of all processes."""
 
