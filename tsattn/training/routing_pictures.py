@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from tsattn.training.svg import FAINT, INK, as_svg, figure_of, percent, set_titl
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import ArrayLike
 
 _EXPERTS = (  # Okabe and Ito's, which people of every colour vision can tell apart
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
@@ -176,7 +177,7 @@ def _lines(
         )
 
 
-def _name_layers(axis: "Axes", place: str) -> None:
+def _name_layers(axis: "Axes", place: Literal["lower left", "best"]) -> None:
     axis.legend(fontsize=7, loc=place, facecolor="white", edgecolor="none", framealpha=0.85)
 
 
@@ -193,12 +194,12 @@ def _whole_numbers(most: int) -> list[int]:
     return [*(n for n in numbers if math.log2(most / n) > 0.1 * math.log2(most)), most]
 
 
-def _two_to(bits: np.ndarray) -> np.ndarray:
-    return np.exp2(bits)
+def _two_to(bits: "ArrayLike") -> np.ndarray:
+    return np.exp2(np.asarray(bits, dtype=float))
 
 
-def _log_two(number: np.ndarray) -> np.ndarray:
-    return np.log2(np.maximum(number, 1e-9))
+def _log_two(number: "ArrayLike") -> np.ndarray:
+    return np.log2(np.maximum(np.asarray(number, dtype=float), 1e-9))
 
 
 def _mark_best(axis: "Axes", best_epoch: int | None) -> None:

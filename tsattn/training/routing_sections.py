@@ -230,7 +230,7 @@ def _strongest(
         points_EV, mean_E = departures(counts_VE)
         totals_V = counts_VE.sum(dim=1).double().numpy()
         points_EV[:, totals_V < totals_V.mean() / 2] = np.nan
-        expert, value = np.unravel_index(int(np.nanargmax(points_EV)), points_EV.shape)
+        expert, value = divmod(int(np.nanargmax(points_EV)), points_EV.shape[1])
         points = float(points_EV[expert, value])
         share = percent(mean_E[expert] + points / 100)
         text = (

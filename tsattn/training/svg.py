@@ -44,7 +44,7 @@ def as_svg(figure: "Figure") -> str:
 def set_title(axis: "Axes", title: str) -> None:
     """Set the title of a panel, and the sizes of its labels."""
     axis.set_title(title, fontsize=9, loc="left", color=INK)
-    axis.yaxis.label.set_size(8)
+    axis.set_ylabel(axis.get_ylabel(), fontsize=8)
     axis.tick_params(labelsize=7)
 
 
