@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tsattn.models import DLinear, EncoderDecoderTransformer, ForecastNetwork, PatchTST
+from tsattn.nn.auxiliary import Fed
 from tsattn.nn.moe import MoE, MoEFeedForward
 
 MIXTURE = partial(MoE, num_experts=4)
@@ -18,16 +19,16 @@ NETWORKS: list[ForecastNetwork] = [
 ]
 
 
+def note_tokens(seen: dict[str, int], name: str, module: object, inputs: object, fed: Fed) -> None:
+    seen[name] = len(fed.routing.experts_NK)
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
 def test_a_layer_has_a_place_for_every_token(network: ForecastNetwork) -> None:
     seen: dict[str, int] = {}
     for name, module in network.named_modules():
         if isinstance(module, MoEFeedForward):
-            module.register_forward_hook(
-                lambda module, inputs, fed, name=name: seen.update(
-                    {name: len(fed.routing.experts_NK)}
-                )
-            )
+            module.register_forward_hook(partial(note_tokens, seen, name))
     with torch.inference_mode():
         network.eval()(torch.randn(2, 21, 3))
     assert len(seen) > 1
