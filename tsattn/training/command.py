@@ -41,6 +41,7 @@ from tsattn.training.parser import RecipeParser
 from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.routing import RoutingOfTest
+from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.task import ForecastTask
 
 _LINKS = {
@@ -192,10 +193,12 @@ class TrainingCLI(LightningCLI):
         """Add the callbacks that write the run folder."""
         self.predictions = Predictions(everything=self._given.save_predictions is not None)
         self.routing = RoutingOfTest()
+        self.routing_epochs = RoutingOfEpochs(self.folder.routing if self.keeps_files else None)
         callbacks: list[Callback] = [self.predictions, self.routing]
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
-            callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
+            callbacks += [StayStopped(), self.table, self.routing_epochs]
+            callbacks += checkpoint_callbacks(self.folder)
             callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
@@ -282,7 +285,7 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
-            moe=self.routing.summary(),
+            moe=self.routing.summary(self.routing_epochs.final()),
             recipes=recipes_of(self.arguments),
             limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,

@@ -23,6 +23,7 @@ class Routing(NamedTuple):
         weights_NK: their weights, 0 for dropped slots.
         counts_E: slots of each expert, dropped ones included.
         dropped: number of slots dropped for want of capacity, a scalar.
+        competed_NK: winners of the competition, where the experts competed in this step.
     """
 
     logits_NE: Logits
@@ -31,6 +32,7 @@ class Routing(NamedTuple):
     weights_NK: Weights
     counts_E: ExpertCounts
     dropped: Tensor
+    competed_NK: Chosen | None = None
 
 
 class MoEFeedForward(nn.Module):
