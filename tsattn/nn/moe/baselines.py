@@ -36,7 +36,7 @@ BASELINES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
         "quadratic-monomial": partial(MoE, gate=partial(QuadraticMonomialGate, rank=8)),
     }
 )
-"""Feed-forwards by the name of their router; other arguments are those of `MoE` or `CompeteSMoE`."""
+"""Feed-forwards by the name of their router; other arguments are those of the class."""
 
 
 def baseline(router: str, **arguments: Any) -> Callable[..., MoE]:

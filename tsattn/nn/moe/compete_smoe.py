@@ -136,7 +136,7 @@ class CompeteSMoE(MoE):
         if not (self.training and self.schedule.is_on):
             return super().forward(x)
         x_ND = x.flatten(0, -2)
-        competition = compete(self.experts.every(x_ND), self.top_k, self.affinity)
+        competition = compete(self.experts, x_ND, self.top_k, self.affinity, self.computing)
         routing = self.route(x_ND)._replace(competed_NK=competition.winners_NK)
         output = competition.mixture
         if self.shared is not None:
@@ -147,7 +147,9 @@ class CompeteSMoE(MoE):
     def losses(self, routing: Routing) -> dict[str, Tensor]:
         """Return the losses of a step without competition, of which the lessons are zero."""
         none = routing.logits_NE.new_zeros(())
-        lessons = {name: none for name in ("distillation", "diversity") if name in self.loss_weights}
+        lessons = {
+            name: none for name in ("distillation", "diversity") if name in self.loss_weights
+        }
         return super().losses(routing) | lessons
 
     def _lessons(self, routing: Routing, competition: Competition) -> dict[str, Tensor]:

@@ -1,15 +1,16 @@
 """Competition: all experts answer, and those with the strongest answers work for the token."""
 
-import math
-from typing import Literal, NamedTuple, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tsattn.nn.moe.dispatch import spread
+from tsattn.nn.moe.dispatch import Computing, apart, spread
+from tsattn.nn.moe.experts import Experts
 from tsattn.nn.moe.selection import best, check_top_k
-from tsattn.tensors import Chosen, ExpertOutputs, Logits, Weights, WinnerOutputs
+from tsattn.tensors import Chosen, ChosenOutputs, FlatTokens, Logits, Weights
 
 Affinity = Literal["softplus", "silu", "relu", "sigmoid", "norm"]
 
@@ -20,9 +21,6 @@ Diversity = Literal["matrix", "cosine"]
 
 DIVERSITIES: tuple[Diversity, ...] = get_args(Diversity)
 """What winners' outputs are divided by to compare them, see `diversity_loss`."""
-
-_CHUNK_NUMBERS = 1 << 18
-"""Numbers of the experts' outputs whose affinities are computed together: they fit a cache."""
 
 
 class Competition(NamedTuple):
@@ -36,13 +34,21 @@ class Competition(NamedTuple):
 
     winners_NK: Chosen
     weights_NK: Weights
-    outputs_NKD: WinnerOutputs
+    outputs_NKD: ChosenOutputs
 
     @property
     def mixture(self) -> Tensor:
         """The weighted sum of the winners' outputs, [N, D], in their dtype."""
         outputs = self.outputs_NKD
         return (self.weights_NK.to(outputs.dtype)[:, None, :] @ outputs).squeeze(1)
+
+
+def _uncached_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Return autocast as it is, but for narrowed weights: those made without a graph stay apart."""
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False)
 
 
 def as_affinity(name: str) -> Affinity:
@@ -87,45 +93,60 @@ def affinities(outputs: Tensor, affinity: Affinity = "softplus") -> Tensor:
     affinity = as_affinity(affinity)
     wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     if affinity == "norm":
-        return torch.linalg.vector_norm(wide, dim=-1)  # eq. 11
+        return torch.linalg.vector_norm(wide, dim=-1)  # pyright: ignore  # eq. 11
     kappa = {"softplus": F.softplus, "silu": F.silu, "relu": F.relu, "sigmoid": torch.sigmoid}
     return kappa[affinity](wide).mean(dim=-1)  # eq. 10
 
 
 def compete(
-    outputs_NED: ExpertOutputs, top_k: int, affinity: Affinity = "softplus"
+    experts: Experts,
+    x_ND: FlatTokens,
+    top_k: int,
+    affinity: Affinity = "softplus",
+    computing: str | Computing = Computing.AUTO,
 ) -> Competition:
-    """Let the ``top_k`` experts with the strongest outputs win each token.
+    """Let the ``top_k`` experts with the strongest answers win each token.
 
-    The winners' weights are ``s_i / sum over the winners of s_j``, with s the `affinities`; of
-    equal affinities the expert with the lower number wins. Gradients reach the outputs of the
-    winners alone.
+    All experts answer, without dropout and without gradients; of equal affinities the expert with
+    the lower number wins. The winners' answers are then computed as in any other step of training.
+    With s the `affinities` of these answers, the weights are ``s_i / sum over the winners of s_j``.
+    So gradients reach the winners of a token alone.
 
     Departure: where affinities can be zero or negative (``silu``, ``relu``), negative ones weigh
     nothing, and winners without any positive affinity weigh the same.
 
     Args:
-        outputs_NED: of all experts for every token.
+        experts: the experts.
+        x_ND: tokens.
         top_k: how many experts win, 1 to all of them.
         affinity: see `affinities`.
+        computing: who computes the winners' answers, see `tsattn.nn.moe.Computing`.
 
     Raises:
-        ValueError: a ``top_k`` that there are not enough experts for, an unknown affinity.
+        ValueError: a ``top_k`` that there are not enough experts for, an unknown affinity, or a
+            computation that cannot take these experts and tokens.
 
-    Source: CompeteSMoE paper, section 2.2.
+    Source: CompeteSMoE paper, section 2.2; appendix C.1 (who has gradients).
 
     Example:
-        >>> compete(torch.tensor([[[0.0], [5.0], [1.0]]]), 2).winners_NK.tolist()
-        [[1, 2]]
+        >>> from tsattn.nn.moe import FeedForwardExperts
+        >>> compete(FeedForwardExperts(16, 4, 32), torch.randn(9, 16), 2).outputs_NKD.shape
+        torch.Size([9, 2, 16])
     """
-    check_top_k(top_k, outputs_NED.shape[1])
-    winners = best(_all_affinities(outputs_NED.detach(), affinity), top_k)
-    won = _outputs_of(outputs_NED, winners)
-    strengths = affinities(won, affinity).clamp_min(0)
-    total = strengths.sum(dim=-1, keepdim=True)
-    positive = total > 0
-    shares = strengths / total.where(positive, 1.0)
-    return Competition(winners, shares.where(positive, 1 / top_k), won)
+    check_top_k(top_k, experts.num_experts)
+    with _uncached_autocast(x_ND.device.type):
+        strengths = experts.measured(x_ND, lambda outputs: affinities(outputs, affinity))
+    winners = best(strengths, top_k)
+    outputs = apart(experts, x_ND, winners, computing)
+    return Competition(winners, _shares(affinities(outputs, affinity)), outputs)
+
+
+def _shares(affinities_NK: Tensor) -> Tensor:
+    """Return affinities scaled to the sum one."""
+    positive = affinities_NK.clamp_min(0)
+    total = positive.sum(dim=-1, keepdim=True)
+    some = total > 0
+    return (positive / total.where(some, 1.0)).where(some, 1 / affinities_NK.shape[1])
 
 
 def distillation_loss(
@@ -152,7 +173,7 @@ def distillation_loss(
     return everyone + alpha * winners  # eq. 1
 
 
-def diversity_loss(outputs_NKD: WinnerOutputs, diversity: Diversity = "matrix") -> Tensor:
+def diversity_loss(outputs_NKD: ChosenOutputs, diversity: Diversity = "matrix") -> Tensor:
     """Return how alike the winners' outputs are.
 
     The mean over tokens of ``1 / (K (K - 1)) * sum over i != j of o_i . o_j / |O|^2``,
@@ -178,17 +199,7 @@ def diversity_loss(outputs_NKD: WinnerOutputs, diversity: Diversity = "matrix") 
     if diversity == "cosine":
         outputs = F.normalize(outputs, dim=-1)
     squares = outputs.square().sum(dim=(1, 2))
-    between = outputs.sum(dim=1).square().sum(dim=-1) - squares
-    tiny = torch.finfo(outputs.dtype).tiny
-    return (between / squares.clamp_min(tiny)).mean() / (top_k * (top_k - 1))  # eq. 2
-
-
-def _all_affinities(outputs_NED: Tensor, affinity: Affinity) -> Tensor:
-    """Return the affinities [N, E] of all experts, a few tokens at a time."""
-    tokens = max(1, _CHUNK_NUMBERS // max(1, math.prod(outputs_NED.shape[1:])))
-    return torch.cat([affinities(part, affinity) for part in outputs_NED.split(tokens)])
-
-
-def _outputs_of(outputs_NED: Tensor, winners_NK: Tensor) -> Tensor:
-    index = winners_NK[:, :, None].expand(-1, -1, outputs_NED.shape[2])
-    return outputs_NED.gather(1, index)
+    alike = outputs.sum(dim=1).square().sum(dim=-1) - squares
+    if diversity == "matrix":
+        alike = alike / squares.clamp_min(torch.finfo(outputs.dtype).tiny)
+    return alike.mean() / (top_k * (top_k - 1))  # eq. 2

@@ -60,11 +60,11 @@ class CompetitionSchedule(Stepping):
             )
         self.settings = settings
         self.is_on = False
-        self._plan_T: list[bool] | None = None
+        self._plan_T: Tensor | None = None
         for name in ("step", "warmup_steps", "seed"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
-    def follow(self, plan_T: list[bool], *, step: int, warmup_steps: int, seed: int) -> None:
+    def follow(self, plan_T: Tensor, *, step: int, warmup_steps: int, seed: int) -> None:
         """Follow a plan from a step on; `plan_competitions` calls this."""
         self._plan_T = plan_T
         for name, value in (("step", step), ("warmup_steps", warmup_steps), ("seed", seed)):
@@ -86,8 +86,8 @@ class CompetitionSchedule(Stepping):
         self._look(int(self.step))
 
     def _look(self, step: int) -> None:
-        plan = self._plan_T or []
-        self.is_on = step < len(plan) and plan[step]
+        plan_T = self._plan_T
+        self.is_on = plan_T is not None and step < len(plan_T) and bool(plan_T[step])
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -143,7 +143,7 @@ def plan_competitions(
         seed=seed,
     )
     for schedule, plan_T in zip(schedules, plan_TL.unbind(1), strict=True):
-        schedule.follow(plan_T.tolist(), step=step, warmup_steps=warmup_steps, seed=seed)
+        schedule.follow(plan_T, step=step, warmup_steps=warmup_steps, seed=seed)
 
 
 def plan(
@@ -185,10 +185,11 @@ def plan(
             f"{layers} layers that compete with omega={omega} ask for {omega * layers:.3g} layers "
             f"at a step, more than max_layers={max_layers}; lower omega or raise max_layers"
         )
-    draws = torch.Generator().manual_seed(seed)
-    plan_TL = torch.rand(total_steps, layers, generator=draws, dtype=torch.float64) < omega
+    draws = torch.Generator("cpu").manual_seed(seed)
+    chance_TL = torch.rand(total_steps, layers, generator=draws, dtype=torch.float64, device="cpu")
+    plan_TL = chance_TL < omega
     plan_TL[:warmup_steps] = False
-    earlier_T = torch.zeros(total_steps, dtype=torch.int64)  # Q_prev, eq. 8
+    earlier_T = plan_TL.new_zeros(total_steps, dtype=torch.int64)  # Q_prev, eq. 8
     for drawn_T in plan_TL.unbind(1):
         has_room_T = earlier_T + 1 <= bound  # eq. 9
         _move(drawn_T, has_room_T, warmup_steps)
@@ -201,10 +202,9 @@ def _move(drawn_T: Tensor, has_room_T: Tensor, warmup_steps: int) -> None:
     free_T = has_room_T & ~drawn_T
     free_T[:warmup_steps] = False
     free, excess = free_T.nonzero().flatten(), (drawn_T & ~has_room_T).nonzero().flatten()
-    nexts = torch.searchsorted(free, excess).tolist()
     taken, place = list[int](), 0
-    for start in nexts:
-        place = max(place, start)
+    for start in torch.searchsorted(free, excess):
+        place = max(place, int(start))
         taken.append(place)
         place += 1
     late = sum(place >= len(free) for place in taken)

@@ -34,16 +34,19 @@ def upcycle(network: nn.Module, dense: Mapping[str, Tensor]) -> None:
 
     Source: Komatsuzaki et al. 2023, "Sparse upcycling"; CompeteSMoE paper, appendix F.1.
     """
-    layers = {n: part for n, part in network.named_modules() if isinstance(part, MoEFeedForward)}
+    parts: dict[str, nn.Module] = dict(network.named_modules())  # pyright: ignore[reportUnknownArgumentType]
+    layers = {
+        f"{name}." if name else "": part
+        for name, part in parts.items()
+        if isinstance(part, MoEFeedForward)
+    }
     if not layers:
         raise ValueError(f"{type(network).__name__} has no mixtures of experts to upcycle to")
     given, state = dict(dense), network.state_dict()
     copies: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        prefix = f"{name}." if name else ""
+    for prefix, layer in layers.items():
         copies |= _copies(prefix, layer, given)
-    own = {k for k in state if any(k.startswith(f"{n}." if n else "") for n in layers)}
-    _require_fit({k: v for k, v in state.items() if k not in own}, given)
+    _require_fit({k: v for k, v in state.items() if not k.startswith(tuple(layers))}, given)
     network.load_state_dict(state | given | copies)
 
 
@@ -69,8 +72,8 @@ def _copies(prefix: str, layer: MoEFeedForward, given: dict[str, Tensor]) -> dic
         if weight.shape != stack.shape[1:]:
             raise ValueError(
                 f"{prefix}{theirs} of the dense network is {list(weight.shape)}, an expert of "
-                f"{place} needs {list(stack.shape[1:])}; experts that start as copies have the d_ff "
-                "of the dense feed-forward"
+                f"{place} needs {list(stack.shape[1:])}; experts that start as copies have d_model "
+                "and d_ff of the dense feed-forward"
             )
         copies[f"{prefix}experts.{ours}"] = weight.expand_as(stack)
     return copies
