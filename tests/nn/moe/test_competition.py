@@ -40,7 +40,9 @@ def affinity_of(output: list[float], name: str) -> float:
     return sum(KAPPA[name](x) for x in output) / len(output)
 
 
-def competition_of(every: list[list[float]], top_k: int, name: str) -> tuple[list[int], list[float]]:
+def competition_of(
+    every: list[list[float]], top_k: int, name: str
+) -> tuple[list[int], list[float]]:
     """Section 2.2, steps 1 to 3: winners and their weights."""
     strengths = [affinity_of(output, name) for output in every]
     winners = sorted(range(len(every)), key=lambda e: -strengths[e])[:top_k]
@@ -108,7 +110,9 @@ def test_any_experts_compete(layer: Experts) -> None:
     x = torch.randn(30, D)
     competition = compete(layer, x, 2)
     strengths = affinities(layer.every(x))
-    assert torch.equal(competition.winners_NK, strengths.sort(descending=True, stable=True)[1][:, :2])
+    assert torch.equal(
+        competition.winners_NK, strengths.sort(descending=True, stable=True)[1][:, :2]
+    )
     torch.testing.assert_close(layer.measured(x, affinities), strengths)
 
 
@@ -249,7 +253,10 @@ def test_half_precision_is_measured_in_single() -> None:
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        (lambda: affinities(torch.ones(2), "tanh"), "unknown affinity 'tanh'; expected one of soft"),
+        (
+            lambda: affinities(torch.ones(2), "tanh"),
+            "unknown affinity 'tanh'; expected one of soft",
+        ),
         (lambda: diversity_loss(torch.ones(1, 2, 2), "rows"), "unknown diversity 'rows'; expected"),
         (lambda: compete(CopyExperts(2, 3), torch.ones(1, 2), 4), "got top_k=4 of 3 experts"),
         (

@@ -153,9 +153,10 @@ def test_a_training_from_its_first_step_forgets_an_earlier_one() -> None:
     plan_competitions(net, 50)
     followed(net, 50)
     plan_competitions(net, 100, seed=3)
-    assert followed(net, 100) == planned(
-        100, 3, omega=0.3, warmup_steps=10, max_layers=1, seed=3
-    ).tolist()
+    assert (
+        followed(net, 100)
+        == planned(100, 3, omega=0.3, warmup_steps=10, max_layers=1, seed=3).tolist()
+    )
 
 
 def test_a_loop_that_steps_without_a_plan_is_told_what_to_call() -> None:
