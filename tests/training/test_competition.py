@@ -1,11 +1,13 @@
 """Competing layers from the command to the checkpoint: the same plan after a resume, upcycling."""
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.test_mixtures import FEEDFORWARD, needs_gloo
 from tests.training.test_resume import KILL, assert_same_run
@@ -33,16 +35,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     def training_step(self: ForecastTask, batch: Any, batch_idx: int) -> torch.Tensor:
         layers = [m for m in self.network.modules() if isinstance(m, CompeteSMoE)]
-        hooks = [
-            layer.register_forward_hook(
-                lambda module, inputs, fed, number=number: (
-                    seen.append((self.trainer.global_step, number))
-                    if fed.routing.competed_NK is not None
-                    else None
-                )
-            )
-            for number, layer in enumerate(layers)
-        ]
+
+        def watch(module: nn.Module, inputs: Any, fed: Any) -> None:
+            if fed.routing.competed_NK is not None:
+                seen.append((self.trainer.global_step, layers.index(module)))  # pyright: ignore
+
+        hooks = [layer.register_forward_hook(watch) for layer in layers]
         total = step(self, batch, batch_idx)
         for hook in hooks:
             hook.remove()
@@ -176,9 +174,8 @@ def test_a_training_starts_from_a_dense_checkpoint(finished: Finished, tmp_path:
 
 def test_an_upcycled_network_forecasts_as_the_dense_one(finished: Finished) -> None:
     dense = load_network(finished.folder.best)
-    sparse = PatchTST(
-        **(dense.init_args | {"feedforward": lambda width: CompeteSMoE(width, d_ff=16)})
-    )
+    arguments: dict[str, Any] = dense.init_args | {"feedforward": partial(CompeteSMoE, d_ff=16)}
+    sparse = PatchTST(**arguments)
     upcycle_checkpoint(sparse, finished.folder.best)
     x = torch.randn(5, 36, 7)
     with torch.inference_mode():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -296,14 +297,15 @@ def test_the_layers_of_a_network_take_turns(name: str) -> None:
         partial(CompeteSMoE, gate=QuadraticMonomialGate, num_experts=E, omega=0.3, max_layers=1)
     )
     plan_competitions(network, 40, seed=2)
-    competed: list[str] = []
-    for part_name, part in network.named_modules():
+    competed: list[nn.Module] = []
+
+    def watch(module: nn.Module, inputs: Any, fed: Any) -> None:
+        if fed.routing.competed_NK is not None:
+            competed.append(module)
+
+    for part in network.modules():
         if isinstance(part, CompeteSMoE):
-            part.register_forward_hook(
-                lambda module, inputs, fed, part_name=part_name: (
-                    competed.append(part_name) if fed.routing.competed_NK is not None else None
-                )
-            )
+            part.register_forward_hook(watch)
     per_step: list[int] = []
     for _ in range(20):
         before = len(competed)

@@ -254,10 +254,13 @@ def test_half_precision_is_measured_in_single() -> None:
     ("use", "message"),
     [
         (
-            lambda: affinities(torch.ones(2), "tanh"),
+            lambda: affinities(torch.ones(2), "tanh"),  # pyright: ignore
             "unknown affinity 'tanh'; expected one of soft",
         ),
-        (lambda: diversity_loss(torch.ones(1, 2, 2), "rows"), "unknown diversity 'rows'; expected"),
+        (
+            lambda: diversity_loss(torch.ones(1, 2, 2), "rows"),  # pyright: ignore
+            "unknown diversity 'rows'; expected",
+        ),
         (lambda: compete(CopyExperts(2, 3), torch.ones(1, 2), 4), "got top_k=4 of 3 experts"),
         (
             lambda: compete(CopyExperts(2, 3), torch.ones(1, 2), 1, computing="grouped"),
