@@ -70,6 +70,7 @@ class CompeteSMoE(MoE):
     Source: CompeteSMoE paper, section 2; values of table 17.
 
     Example:
+        >>> from tsattn.nn.moe import plan_competitions
         >>> layer = CompeteSMoE(16, num_experts=4, warmup=0.0, omega=1.0)
         >>> plan_competitions(layer, total_steps=100)
         >>> layer(torch.randn(8, 42, 16)).routing.competed_NK.shape
