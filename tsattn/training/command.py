@@ -43,6 +43,7 @@ from tsattn.training.result import as_json, refuse_existing, result_of, save_pre
 from tsattn.training.routing import RoutingOfTest
 from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.task import ForecastTask
+from tsattn.training.upcycling import upcycle_checkpoint
 
 _LINKS = {
     "data.channels": "model.network.init_args.channels",
@@ -126,6 +127,11 @@ class TrainingCLI(LightningCLI):
             "--save_predictions",
             type=Path | None,
             help="npz file for the forecasts of all test windows",
+        )
+        parser.add_argument(
+            "--upcycle",
+            type=Path | None,
+            help="with fit: start a network of mixtures from this checkpoint of the dense one",
         )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -226,6 +232,8 @@ class TrainingCLI(LightningCLI):
             if self.resuming:
                 data, training = self.datamodule.describe(), self.model.describe()
                 require_same_run(content, data, training, checkpoint)
+        elif self._given.upcycle:
+            upcycle_checkpoint(self.model.network, self._given.upcycle)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -307,6 +315,8 @@ class TrainingCLI(LightningCLI):
         given = self._given.clone()
         if Path(given.data.dataset).is_file():
             given.data.dataset = str(Path(given.data.dataset).resolve())
+        if given.upcycle:
+            given.upcycle = given.upcycle.resolve()
         if given.data.root is not None:
             given.data.root = Path(given.data.root).expanduser().resolve()
         given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon

@@ -23,7 +23,8 @@ class Routing(NamedTuple):
         weights_NK: their weights, 0 for dropped slots.
         counts_E: slots of each expert, dropped ones included.
         dropped: number of slots dropped for want of capacity, a scalar.
-        competed_NK: winners of the competition, where the experts competed in this step.
+        competed_NK: where the layer competed, who won and worked instead of the gate's choice,
+            which the other fields go on to describe; else None.
     """
 
     logits_NE: Logits
