@@ -31,7 +31,15 @@ NOT_COMPARABLE = (
 _LINKED = ("calendar_features", "channels", "context", "horizon", "season")
 """What a network takes from the data."""
 
-_NOT_TUNABLE = ("ckpt_path", "config", "estimate", "overwrite", "run_dir", "save_predictions")
+_NOT_TUNABLE = (
+    "ckpt_path",
+    "config",
+    "estimate",
+    "overwrite",
+    "run_dir",
+    "save_predictions",
+    "upcycle",
+)
 
 
 def key_of(name: str, network: str) -> str:
