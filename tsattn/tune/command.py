@@ -28,8 +28,8 @@ from tsattn.tune.storage import open_study, quiet, reaching, shown
 from tsattn.tune.summary import best_recipe, show, summarise
 
 _ENGINES = ("local", "ray")
-_OF_A_RUN = ("ckpt_path", "estimate", "overwrite", "run_dir", "save_predictions", "upcycle")
-_ALSO_FIT = ("config", "c", "seed_everything")
+_OF_A_RUN = ("ckpt_path", "estimate", "overwrite", "run_dir", "save_predictions")
+_ALSO_FIT = ("config", "c", "seed_everything", "upcycle")
 _ONE_PROCESS = "a trial is one process: leave out --trainer.strategy {}, and give --workers instead"
 
 
