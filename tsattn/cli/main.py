@@ -13,7 +13,7 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "bench", "data", "doctor", "moe")
+_COMMANDS = (*_TRAINING, "bench", "data", "doctor", "moe", "tune")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
@@ -21,6 +21,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
+  tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
   tsattn bench     kernels | auto | train: speed beside what people use today
   tsattn doctor    what this machine can run, and what is missing
@@ -75,6 +76,11 @@ def _dispatch(words: list[str]) -> int:
         from tsattn.bench.command import bench
 
         return bench(rest)
+    if command == "tune":
+        _quieten_libraries()
+        from tsattn.tune.command import tune
+
+        return tune(rest)
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
