@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from tsattn.training.datamodule import ForecastData
     from tsattn.training.schedules import EpochDecay, OneCycle, Schedule
     from tsattn.training.task import ForecastTask
+    from tsattn.training.upcycling import upcycle_checkpoint
 
-__all__ = ["EpochDecay", "ForecastData", "ForecastTask", "OneCycle", "Schedule", "load_network"]
+__all__ = [
+    "EpochDecay",
+    "ForecastData",
+    "ForecastTask",
+    "OneCycle",
+    "Schedule",
+    "load_network",
+    "upcycle_checkpoint",
+]
 
 _HOMES = {
     "EpochDecay": "schedules",
@@ -22,6 +31,7 @@ _HOMES = {
     "OneCycle": "schedules",
     "Schedule": "schedules",
     "load_network": "checkpoint",
+    "upcycle_checkpoint": "upcycling",
 }
 
 
