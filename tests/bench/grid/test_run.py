@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bench.grid.tiny import comparable, start, with_overrides, write_grid
+from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import read_weights
 from tsattn.bench.rows import read_rows
 from tsattn.cli import main
@@ -33,39 +34,50 @@ def end(process: Any) -> tuple[int, str]:
     return process.returncode, out
 
 
-def test_grid_killed_and_resumed_gives_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_once(
+    tmp_path: Path,
+) -> None:
     grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
-    words = ("--workers", "2", "--threads", "1")
 
-    def run(home: str) -> Any:
+    def run(home: str, workers: str = "2") -> Any:
+        words = ("--workers", workers, "--threads", "1")
         return start(
             grid, tmp_path / home, *words, cache=tmp_path / f"{home}-cache", env=os.environ
         )
 
-    status, out = end(run("straight"))
-    assert status == 0, out
-    assert "2 cells: 2 done" in out
+    def reached(count: int) -> bool:
+        return min([*epochs(cache), *[0] * 2][:2]) >= count
+
+    for status, out in map(end, [run("straight", "1"), run("straight", "1")]):
+        assert status == 0, out
+    for log in (tmp_path / "straight-cache").glob("cells/*/log.txt"):
+        assert log.read_text(encoding="utf-8").count("epoch 1/60") == 1, "it was trained twice"
 
     cache = tmp_path / "killed-cache"
     killed = run("killed")
-    until(lambda: min([*epochs(cache), *[0] * 2][:2]) >= 3)
+    until(lambda: reached(3))
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)
-    reached = epochs(cache)
-    time.sleep(2)
-    assert [now - then <= 1 for now, then in zip(epochs(cache), reached, strict=True)]
-    later = epochs(cache)
-    time.sleep(1)
-    assert epochs(cache) == later  # the cells ended with the runner
+    killed.communicate()
+    until(lambda: not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock")))
     assert not (tmp_path / "killed" / "results").exists()
+
+    interrupted = run("killed")
+    until(lambda: reached(12))
+    interrupted.send_signal(signal.SIGINT)
+    status, out = end(interrupted)
+    assert status == 130
+    assert "interrupted; the same command goes on" in out
+    assert not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock"))
 
     status, out = end(run("killed"))
     assert status == 0, out
+    assert "2 cells: 2 done" in out
     one, other = (tmp_path / home / "results" for home in ("straight", "killed"))
     assert comparable(one / "patchtst.csv") == comparable(other / "patchtst.csv")
     for log in cache.glob("cells/*/log.txt"):
-        started = log.read_text(encoding="utf-8").count("epoch 1/60")
-        assert started == 1, "it began anew"
+        text = log.read_text(encoding="utf-8")
+        assert text.count("epoch 1/60") == 1, "it began anew"
+        assert text.count(": process ") == 3
     kept = sorted(path.name for path in (one / "checkpoints" / "patchtst").iterdir())
     assert len(kept) == 2
     for name in kept:
