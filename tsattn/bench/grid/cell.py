@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from traceback import print_exc
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -45,16 +46,16 @@ def run_cell(cell: Cell, folder: CellFolder) -> Row:
 def _row_of(cell: Cell, folder: CellFolder) -> Row:
     try:
         result = _result_of(cell, folder.run)
+        row = _finished_row(cell, result)
+        if cell.words[0] != "fit":
+            return row
+        digest = write_weights(folder.weights, folder.run, cell.key)
+        return replace(row, checkpoint_sha256=digest, val_mse=_val_mse(folder.run, result))
     except SystemExit as error:
         return failed_row(cell, f"the settings were refused ({error.code}): {_complaint(folder)}")
     except Exception as error:  # whatever it is, it is this cell's
+        print_exc()
         return failed_row(cell, f"{type(error).__name__}: {error}")
-    trained = cell.words[0] == "fit"
-    row = _finished_row(cell, result)
-    if not trained:
-        return row
-    digest = write_weights(folder.weights, folder.run, cell.key)
-    return replace(row, checkpoint_sha256=digest, val_mse=_val_mse(folder.run, result))
 
 
 def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:

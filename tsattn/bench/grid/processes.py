@@ -19,6 +19,7 @@ from tsattn.bench.grid.worker import BUSY, read_outcome, work
 from tsattn.bench.rows import Key
 
 _POLL_SECONDS = 0.2
+_PRELOADED = ("tsattn.bench.grid.preload",)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _OF_ANOTHER_RUN = ("TSATTN_RUN_DIR", "LOCAL_RANK", "PL_GLOBAL_SEED")
 
@@ -102,7 +103,7 @@ def start(job: Callable[..., None], *words: Any, threads: int) -> BaseProcess:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
-        context.set_forkserver_preload(["tsattn.bench.grid.preload"])
+        context.set_forkserver_preload(list(_PRELOADED))
     variables = environment(threads)
     process: Any = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
         target=job, args=(*words, threads, dict(variables))
