@@ -166,3 +166,21 @@ def test_row_of_the_runner_that_was_first_stands(tmp_path: Path) -> None:
     again = results.add(replace(row(test_mse=2.0)), None)  # pyright: ignore
     assert again == first
     assert results.rows(["patchtst"]) == {first.key: first}
+
+
+FLOORS = ("last_value", "window_mean", "seasonal_naive", "train_mean")
+
+
+@pytest.mark.parametrize("model", FLOORS)
+def test_floor_has_a_row_without_being_trained(model: str) -> None:
+    floors = read_cells(["configs/bench/peers.yaml"])
+    (one,) = (c for c in floors if (c.key.model, c.key.dataset) == (model, "illness"))
+    found = run_cell(one, CellFolder.of(one.key))
+    assert found.error == ""
+    assert (found.seed, found.value_activation, found.epochs) == (0, "", 0)
+    assert (found.test_windows, found.parameters, found.context) == (158, 0, 104)
+    assert found.val_mse is found.best_epoch is None
+    assert found.checkpoint_sha256 == ""
+    # 7.714 and 4.118 are on record for these windows, the mean of the training rows has 7.146
+    known = {"last_value": 7.714, "window_mean": 4.118, "train_mean": 7.146}
+    assert found.test_mse == pytest.approx(known.get(model, 2.2655), abs=5e-4)
