@@ -13,7 +13,7 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "bench", "data", "doctor")
+_COMMANDS = (*_TRAINING, "bench", "compare", "data", "doctor", "leaderboard")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
@@ -22,6 +22,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
   tsattn bench     kernels | auto | train: speed beside what people use today
+  tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
+  tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
@@ -71,6 +73,14 @@ def _dispatch(words: list[str]) -> int:
         from tsattn.bench.command import bench
 
         return bench(rest)
+    if command == "leaderboard":
+        from tsattn.bench.leaderboard.command import leaderboard
+
+        return leaderboard(rest)
+    if command == "compare":
+        from tsattn.bench.compare.command import compare
+
+        return compare(rest)
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
