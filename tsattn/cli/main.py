@@ -74,10 +74,13 @@ def _dispatch(words: list[str]) -> int:
 
         return bench(rest)
     if command == "leaderboard":
+        if rest and not rest[0].startswith("-"):  # scores something
+            _quieten_libraries()
         from tsattn.bench.leaderboard.command import leaderboard
 
         return leaderboard(rest)
     if command == "compare":
+        _quieten_libraries()
         from tsattn.bench.compare.command import compare
 
         return compare(rest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS
+from tsattn.bench.leaderboard.tables import OTHERS, Mark
 from tsattn.bench.rows import Row, read_rows
 from tsattn.errors import DataError
 
@@ -68,9 +69,11 @@ class Ranking:
     seeds: tuple[int, ...]
     order: tuple[str, ...]
 
-    def place(self, activation: str) -> int | None:
-        """Return 1 for the best, 2 for the second, and so on; None for what was not compared."""
-        return self.order.index(activation) + 1 if activation in self.order else None
+    def mark(self, activation: str) -> Mark:
+        """Return ``best`` or ``second``; of two that were compared nobody is the second best."""
+        if activation in self.order[:1]:
+            return "best"
+        return "second" if activation in self.order[1:2] and len(self.order) > 2 else ""
 
 
 class Board:
@@ -114,11 +117,13 @@ class Board:
 
     def others(self, dataset: str) -> list[Cell]:
         """Return the cells of models without value activation: floors, DLinear, peers."""
-        return [
-            cell
-            for place, cell in sorted(self.cells.items())
-            if cell.dataset == dataset and not cell.activation
-        ]
+        found = [c for c in self.cells.values() if c.dataset == dataset and not c.activation]
+
+        def order(cell: Cell) -> tuple[int, str, str]:
+            known = OTHERS.index(cell.model) if cell.model in OTHERS else len(OTHERS)
+            return known, cell.model, cell.protocol
+
+        return sorted(found, key=order)
 
     def datasets(self) -> list[str]:
         """Return Table 2's datasets, and after them any others that have rows."""

@@ -9,8 +9,8 @@ from tsattn.bench.leaderboard.plots import COLOURS, Tick, round_values
 from tsattn.bench.leaderboard.tables import label, network_label
 from tsattn.errors import DataError
 
-FORECASTS = "forecasts.csv"
-"""File among the results, written by ``tsattn leaderboard forecasts``."""
+FORECASTS = Path("pictures") / "forecasts.csv"
+"""File below the results, written by ``tsattn leaderboard forecasts``."""
 
 COLUMNS = (
     "protocol", "model", "dataset", "seed", "window", "channel", "value_activation", "step",
@@ -18,7 +18,7 @@ COLUMNS = (
 )  # fmt: skip
 """``value_activation`` is empty for the truth; steps from 1 on are the horizon."""
 
-_WIDTH, _HEIGHT, _LEFT, _TOP = 640.0, 170.0, 60.0, 8.0
+_WIDTH, _HEIGHT, _LEFT, _TOP = 640.0, 170.0, 76.0, 8.0
 Line = Mapping[str, str]
 
 
@@ -83,6 +83,8 @@ def _plot(place: tuple[str, ...], lines: Sequence[Line]) -> ForecastPlot:
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin
     times = {int(line["step"]): line["time"] for line in lines}
+    if all(time.endswith(" 00:00") for time in times.values()):
+        times = {step: time.removesuffix(" 00:00") for step, time in times.items()}
     first, last = min(times), max(times)
 
     def x(step: int) -> float:

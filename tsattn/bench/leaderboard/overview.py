@@ -5,7 +5,6 @@ from tsattn.bench.leaderboard.claims import Verdict, any_beats, compare_with, is
 from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS, table2_mse
 from tsattn.bench.leaderboard.tables import (
     Item,
-    Mark,
     Table,
     interval,
     label,
@@ -16,9 +15,6 @@ from tsattn.bench.leaderboard.tables import (
     table,
     word,
 )
-
-_MARKS: dict[int, Mark] = {1: "best", 2: "second"}
-
 
 def overview(board: Board) -> list[Table]:
     """Return Table 2 in two halves of four datasets: ours, the paper's, the difference."""
@@ -46,14 +42,13 @@ def _half(board: Board, datasets: tuple[str, ...]) -> Table:
 
 def ours(cell: Cell, ranking: Ranking, *, count: bool = True) -> Item:
     """Return our figure, marked where it is best or second best."""
-    place = ranking.place(cell.activation)
     failed = f"{len(cell.failed)} failed" if cell.failed else ""
     title = ", ".join(f"seed {seed}: {mse:.4f}" for seed, mse in cell.scores().items())
     item = spread(
         cell.mean(),
         cell.deviation(),
         len(cell.rows) if count else None,
-        _MARKS.get(place or 0, ""),
+        ranking.mark(cell.activation),
         title,
     )
     if failed:

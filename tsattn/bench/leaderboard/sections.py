@@ -11,7 +11,7 @@ from tsattn.bench.leaderboard.cells import Board, Cell, rank
 from tsattn.bench.leaderboard.claims import Comparison, compare_with
 from tsattn.bench.leaderboard.overview import difference, ours
 from tsattn.bench.leaderboard.published import ACTIVATIONS, MODELS, SOURCES, quoted, table2_mse
-from tsattn.bench.leaderboard.sentences import sentence
+from tsattn.bench.leaderboard.sentences import ranked, sentence
 from tsattn.bench.leaderboard.tables import (
     FLOORS,
     Item,
@@ -42,6 +42,7 @@ class Network:
     Attributes:
         title: the model's name, with its protocol where that is another.
         sentence: how the claim stands.
+        ranked: over which seeds best and second best were found.
         table: a line for every activation.
         cells: the cells it was made from.
         comparisons: every activation beside identity.
@@ -49,6 +50,7 @@ class Network:
 
     title: str
     sentence: str
+    ranked: str
     table: Table
     cells: Mapping[str, Cell]
     comparisons: Sequence[Comparison]
@@ -138,6 +140,7 @@ def _network(board: Board, protocol: str, model: str, dataset: str) -> Network:
     return Network(
         title=network_label(protocol, model),
         sentence=sentence(cells, comparisons, published),
+        ranked=ranked(rank(cells)),
         table=_activations(cells, comparisons, published),
         cells=cells,
         comparisons=comparisons,

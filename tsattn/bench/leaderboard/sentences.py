@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tsattn.bench.leaderboard.cells import Cell
+from tsattn.bench.leaderboard.cells import Cell, Ranking
 from tsattn.bench.leaderboard.claims import Comparison, Verdict, any_beats
 from tsattn.bench.leaderboard.tables import interval, label, probability, sign
 
@@ -25,6 +25,17 @@ def sentence(
         return "Undecided: no activation shares a seed with identity."
     verdict = any_beats(list(comparisons), len(cells) - 1)
     return " ".join([_claim(verdict, comparisons), *_tanh(comparisons, published)])
+
+
+def ranked(ranking: Ranking) -> str:
+    """Say over which seeds best and second best were found."""
+    if not ranking.order:
+        return "Not ranked: no two activations share a seed."
+    seeds = ", ".join(map(str, ranking.seeds))
+    return (
+        f"Ranked among {len(ranking.order)} activations over what they share: "
+        f"{'seed' if len(ranking.seeds) == 1 else 'seeds'} {seeds}."
+    )
 
 
 def _claim(verdict: Verdict, comparisons: Sequence[Comparison]) -> str:

@@ -36,6 +36,8 @@ LABELS = {
 """How models, activations and datasets are called in the paper; others keep their own names."""
 
 FLOORS = ("last_value", "seasonal_naive", "window_mean", "train_mean")
+OTHERS = (*FLOORS, "dlinear", "neuralforecast_patchtst", "huggingface_patchtst")
+"""What stands beside the networks, in this order."""
 
 
 @dataclass(frozen=True)
