@@ -96,7 +96,7 @@ def _channel_differences(
         height = np.arange(len(shown)) + 0.8 * (place + 0.5) / len(compared) - 0.4
         low, high = _ends(found)
         means = np.array([d.mean for d in found])
-        bars: Any = [means - low, high - means]
+        bars: Any = [np.maximum(0, means - low), np.maximum(0, high - means)]
         axis.errorbar(means, height, xerr=bars, fmt="o", color=colours[one.name], markersize=4)
     axis.set_yticks(range(len(shown)), [names[c] for c in shown])
     axis.invert_yaxis()
