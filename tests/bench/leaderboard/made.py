@@ -1,10 +1,12 @@
 """Rows that were never run, with numbers that can be followed by hand."""
 
+import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.bench.test_rows import NO_SCORES, OK
-from tsattn.bench.rows import Row, append_row
+from tsattn.bench.rows import COLUMNS, Row
 
 FIXED: dict[str, Any] = {
     "commit": "0123456789abcdef0123", "device": "cpu: made up", "peak_mib": 600.0,
@@ -22,7 +24,7 @@ def row(**changes: Any) -> Row:
     given = OK | FIXED | changes
     if "test_mse" in changes:
         given.setdefault("test_mae", 0.5)
-        given["test_mse_as_published"] = 0.75 * changes["test_mse"]
+        given["test_mse_as_published"] = 0.8 * changes["test_mse"]
     return Row(**given)
 
 
@@ -56,8 +58,15 @@ def example() -> list[Row]:
 
 
 def write(results: Path, rows: list[Row]) -> Path:
-    """Write rows as the grid does, and return the folder."""
-    for one in rows:
-        append_row(results / f"{one.model}.csv", one)
+    """Add rows to the files of their models, and return the folder."""
     results.mkdir(exist_ok=True)
+    for model in {one.model for one in rows}:
+        file = results / f"{model}.csv"
+        begun = file.is_file()
+        with file.open("a", newline="", encoding="utf-8") as text:
+            lines = csv.writer(text, lineterminator="\n")
+            if not begun:
+                lines.writerow(COLUMNS)
+            # floats are written in full, None as nothing
+            lines.writerows(asdict(one).values() for one in rows if one.model == model)  # pyright: ignore
     return results
