@@ -1,0 +1,179 @@
+"""The default engine: every cell in a process of its own on this machine."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tsattn.bench.grid.cell import CellFolder, failed_row
+from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.worker import BUSY, read_outcome, work
+from tsattn.bench.rows import Key, Row
+
+_POLL_SECONDS = 0.2
+_LIVES = 2
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_OF_ANOTHER_RUN = ("TSATTN_RUN_DIR", "LOCAL_RANK", "PL_GLOBAL_SEED")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A cell that is over.
+
+    Attributes:
+        cell: the cell.
+        row: its row; None where another runner is at it or was first.
+        weights: its best checkpoint as safetensors; None where it has none.
+    """
+
+    cell: Cell
+    row: Row | None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Child:
+    cell: Cell
+    folder: CellFolder
+    process: BaseProcess
+
+
+class Processes:
+    """Runs cells in processes of their own, several at a time.
+
+    A process that dies without a word (killed, out of memory) is started once more and goes on from
+    its last epoch; when it dies again the cell has failed.
+
+    Args:
+        workers: how many at a time.
+        threads: threads of each.
+    """
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self.workers = workers
+        self.threads = threads
+        self.children: list[_Child] = []
+        self.deaths: Counter[Key] = Counter()
+
+    def run(
+        self, cells: list[Cell], wanted: Callable[[Cell], bool], tick: Callable[[list[Key]], None]
+    ) -> Iterator[Finished]:
+        """Run cells in their order and yield each when it is over.
+
+        Args:
+            cells: the cells.
+            wanted: asked when a cell's turn has come; another runner may have finished it.
+            tick: called a few times a second with the keys of the running cells.
+
+        Closing the iterator ends all processes.
+        """
+        waiting = deque(cells)
+        try:
+            while waiting or self.children:
+                while waiting and len(self.children) < self.workers:
+                    cell = waiting.popleft()
+                    if wanted(cell):
+                        self.children.append(self._start(cell))
+                    else:
+                        yield Finished(cell, None)
+                for child in [c for c in self.children if c.process.exitcode is not None]:
+                    self.children.remove(child)
+                    if self._deserves_another_life(child):
+                        waiting.appendleft(child.cell)
+                    else:
+                        yield _outcome_of(child)
+                tick([child.cell.key for child in self.children])
+                time.sleep(_POLL_SECONDS)
+        finally:
+            self._end_all()
+
+    def _start(self, cell: Cell) -> _Child:
+        folder = CellFolder.of(cell.key)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        process = start(work, cell, folder, threads=self.threads)
+        return _Child(cell, folder, process)
+
+    def _deserves_another_life(self, child: _Child) -> bool:
+        if child.process.exitcode in (0, BUSY):
+            return False
+        self.deaths[child.cell.key] += 1
+        return self.deaths[child.cell.key] < _LIVES
+
+    def _end_all(self) -> None:
+        for child in self.children:
+            kill(child.process)
+        for child in self.children:
+            child.process.join()
+        self.children = []
+
+
+def start(job: Callable[..., None], *words: Any, threads: int) -> BaseProcess:
+    """Start ``job(*words, threads, environment)`` in a process that need not import anything.
+
+    Args:
+        job: a function that can be imported.
+        words: its first arguments.
+        threads: threads of the process.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload(["tsattn.bench.grid.preload"])
+    variables = environment(threads)
+    process: Any = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+        target=job, args=(*words, threads, dict(variables))
+    )
+    with _variables(variables):  # libraries read them when they are loaded
+        process.start()
+    return process
+
+
+def environment(threads: int) -> Mapping[str, str]:
+    """Return the environment of a cell: this one's, with so many threads and nobody's rank."""
+    kept = {k: v for k, v in os.environ.items() if k not in _OF_ANOTHER_RUN}
+    return kept | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def kill(process: BaseProcess) -> None:
+    """End a process with all that it started; what it has on disk is whole at any moment."""
+    if process.pid is not None and hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
+def _outcome_of(child: _Child) -> Finished:
+    status = child.process.exitcode
+    if status == BUSY:
+        return Finished(child.cell, None)
+    if status != 0:
+        row = failed_row(child.cell, f"{_LIVES} processes died, the last by {_cause(status)}")
+        return Finished(child.cell, row)
+    row, weights = read_outcome(child.folder), child.folder.weights
+    return Finished(child.cell, row, weights if weights.is_file() else None)
+
+
+def _cause(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"exit status {status}"
+    with suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
