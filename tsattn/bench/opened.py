@@ -1,6 +1,7 @@
 """Finished runs, opened to be scored again: a run folder, or a checkpoint kept among the results."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from tsattn.bench.grid.kept import read_weights
+from tsattn.bench.peer_networks import HuggingFacePatchTST, NeuralforecastPatchTST
 from tsattn.data import CATALOG
 from tsattn.errors import CheckpointError, ConfigError, DataError
 from tsattn.models import ForecastNetwork
@@ -18,6 +20,11 @@ from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
 from tsattn.training.result import scores_of
 from tsattn.training.task import ForecastTask
+
+_PEERS: Mapping[str, type[ForecastNetwork]] = {
+    peer.__name__: peer for peer in (NeuralforecastPatchTST, HuggingFacePatchTST)
+}
+"""What a kept checkpoint may name beside `tsattn.models.NETWORKS`; nothing else is looked up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +91,7 @@ def open_kept(path: Path, precision: str, root: Path | None = None) -> Opened:
         DataError: the data are not here, or are others than it was trained on.
     """
     weights, record = read_weights(path)
-    network = build_network(record["network"])
+    network = _network(record["network"], path)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -129,6 +136,17 @@ def test(opened: Opened, *callbacks: Callback) -> dict[str, Any]:
     )
     trainer.test(task, opened.data, verbose=False)
     return scores_of(task.test_errors, len(opened.data.prepared.test))
+
+
+def _network(description: Mapping[str, Any], path: Path) -> ForecastNetwork:
+    """Build a network of ours, or one of those that ours are compared with."""
+    peer = _PEERS.get(description["class"])
+    if peer is None:
+        return build_network(description)
+    try:
+        return peer(**description["arguments"])
+    except TypeError as error:
+        raise CheckpointError(f"{path}: {peer.__name__} cannot be built: {error}") from error
 
 
 def _data(arguments: dict[str, Any], root: Path | None, where: Path) -> ForecastData:

@@ -172,7 +172,7 @@ def test_empty_results_render_to_a_table_of_the_papers_figures(tmp_path: Path) -
     content = content_of(write(tmp_path / "results", []))
     text = markdown(content)
     assert "No two activations have been run" in text
-    assert text.count("not run yet") == 16
+    assert text.count("not run yet") == 16 + 8
     assert "| PatchTST | Tanh |  | 0.187 |  |" in text
     parsed(html(content))
 

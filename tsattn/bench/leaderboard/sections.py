@@ -10,10 +10,18 @@ import yaml
 from tsattn.bench.leaderboard.cells import Board, Cell, rank
 from tsattn.bench.leaderboard.claims import Comparison, compare_with
 from tsattn.bench.leaderboard.overview import difference, ours
-from tsattn.bench.leaderboard.published import ACTIVATIONS, MODELS, SOURCES, quoted, table2_mse
+from tsattn.bench.leaderboard.published import (
+    ACTIVATIONS,
+    DATASETS,
+    MODELS,
+    SOURCES,
+    quoted,
+    table2_mse,
+)
 from tsattn.bench.leaderboard.sentences import ranked, sentence
 from tsattn.bench.leaderboard.tables import (
     FLOORS,
+    OTHERS,
     Item,
     Table,
     interval,
@@ -33,6 +41,7 @@ NOT_RUN = "not-run.yaml"
 """File among the results that says why cells are empty: a list of dataset, reason, and model."""
 
 _GRID = "tsattn bench run --grid configs/bench/table2.yaml"
+_PEERS = "tsattn bench run --grid configs/bench/peers.yaml"
 
 
 @dataclass(frozen=True)
@@ -210,24 +219,30 @@ def _quoted(dataset: str) -> Table | None:
 def _missing(
     board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]
 ) -> list[Missing]:
+    if dataset not in DATASETS:
+        return []
+    info = next((i for i in CATALOG.values() if i.name.casefold() == dataset), None)
+    fetch = (f"tsattn data fetch {info.name}",) if info and not info.embedded else ()
     found: list[Missing] = []
-    for model in MODELS if any(dataset == q.dataset for q in quoted()) else ():
+    for model in MODELS:
         cells = board.row_of_cells("table2", model, dataset)
         empty = [label(name) for name, cell in cells.items() if not cell.rows and not cell.failed]
-        if not empty:
-            continue
-        reason = next(
-            (
-                entry["reason"]
-                for entry in reasons
-                if entry["dataset"] == dataset and entry.get("model", model) == model
-            ),
-            "not run yet",
-        )
-        names = "all activations" if len(empty) == len(cells) else ", ".join(empty)
-        commands = (f"{_GRID} --only dataset={dataset},model={model}",)
-        info = next((i for i in CATALOG.values() if i.name.casefold() == dataset), None)
-        if info and not info.embedded:
-            commands = (f"tsattn data fetch {info.name}", *commands)
-        found.append(Missing(f"{label(model)}: {names}", reason, commands))
+        if empty:
+            names = "all activations" if len(empty) == len(cells) else ", ".join(empty)
+            what, command = f"{label(model)}: {names}", f"{_GRID} --only dataset={dataset},model={model}"
+            found.append(Missing(what, _reason(reasons, dataset, model), (*fetch, command)))
+    there = {cell.model for cell in board.others(dataset)}
+    absent = [model for model in OTHERS if model not in there]
+    if absent:
+        what = "Beside them: " + ", ".join(label(model) for model in absent)
+        command = f"{_PEERS} --only dataset={dataset}"
+        found.append(Missing(what, _reason(reasons, dataset, ""), (*fetch, command)))
     return found
+
+
+def _reason(reasons: Sequence[Mapping[str, str]], dataset: str, model: str) -> str:
+    """Return why cells are empty: what was written down for them, or that nobody ran them."""
+    for entry in reasons:
+        if entry["dataset"] == dataset and entry.get("model", model) == model:
+            return entry["reason"]
+    return "not run yet"
