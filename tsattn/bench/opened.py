@@ -1,4 +1,4 @@
-"""Finished runs, opened to be scored again: a run folder, or a checkpoint kept among the results."""
+"""Finished runs, opened to be scored again: a run folder, or a kept checkpoint of a row."""
 
 import re
 from collections.abc import Mapping
@@ -156,4 +156,6 @@ def _data(arguments: dict[str, Any], root: Path | None, where: Path) -> Forecast
         return ForecastData(**arguments)
     except TypeError as error:
         unknown = re.sub(r".*__init__\(\) ", "", str(error))
-        raise ConfigError(f"{where} holds settings of data that are not known: {unknown}") from error
+        raise ConfigError(
+            f"{where} holds settings of data that are not known: {unknown}"
+        ) from error

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def over_seeds(differences: Sequence[float], level: float = LEVEL) -> Difference
         return Difference(mean, None, None, None, len(values))
     if np.ptp(values) == 0:  # no spread, no t
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, len(values))
-    test = stats.ttest_1samp(values, 0.0)
+    test: Any = stats.ttest_1samp(values, 0.0)
     interval = test.confidence_interval(level)
     return Difference(
         mean, float(interval.low), float(interval.high), float(test.pvalue), len(values)
@@ -86,7 +87,7 @@ def over_windows(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Compare over the windows of one pair of runs: circular block bootstrap of the mean difference.
+    """Compare over the windows of two runs: circular block bootstrap of the mean difference.
 
     Neighbouring windows share most of their rows, so whole blocks of consecutive windows are drawn
     with replacement, on a circle, until as many windows are drawn as there are. The interval holds

@@ -30,7 +30,8 @@ def row(**changes: Any) -> Row:
 
 def failed(**changes: Any) -> Row:
     """Return a row of a run that failed."""
-    return Row(**(OK | FIXED | {"status": "failed", "error": "loss | NaN `x`"} | NO_SCORES | changes))
+    lost: dict[str, Any] = {"status": "failed", "error": "loss | NaN `x`", **NO_SCORES}
+    return Row(**(OK | FIXED | lost | changes))
 
 
 def illness() -> list[Row]:

@@ -16,7 +16,7 @@ from tsattn.bench.leaderboard.claims import (
 from tsattn.bench.leaderboard.sentences import sentence
 
 NAMES = ("identity", "gelu", "relu", "sigmoid", "silu", "tanh")
-UNKNOWN = dict.fromkeys(NAMES)
+UNKNOWN: dict[str, float | None] = {name: None for name in NAMES}  # noqa: C420
 NOISE = np.array([0.00, 0.01, -0.01, 0.005, -0.005])
 
 
@@ -91,7 +91,7 @@ def test_verdict_follows_the_interval_and_the_papers_difference(
 def test_many_comparisons_need_more_evidence_than_one() -> None:
     two = compare_with("identity", cells({"identity": 0.0, "tanh": -0.012}, noise=1.2), UNKNOWN)
     assert two[0].difference.p is not None
-    names = {name: 0.0 for name in NAMES} | {"tanh": -0.012}
+    names = dict.fromkeys(NAMES, 0.0) | {"tanh": -0.012}
     six = by_name(compare_with("identity", cells(names, noise=1.2), UNKNOWN))["tanh"]
     assert six.adjusted_p is not None
     assert six.difference.p is not None
@@ -99,7 +99,7 @@ def test_many_comparisons_need_more_evidence_than_one() -> None:
 
 
 def test_an_activation_beats_identity_where_one_does() -> None:
-    shifts = {name: 0.5 for name in NAMES} | {"identity": 0.0}
+    shifts = dict.fromkeys(NAMES, 0.5) | {"identity": 0.0}
     worse = compare_with("identity", cells(shifts), UNKNOWN)
     assert any_beats(worse, 5) is Verdict.NOT_SUPPORTED
     assert any_beats(worse[:4], 5) is Verdict.UNDECIDED  # one was not run
@@ -109,7 +109,7 @@ def test_an_activation_beats_identity_where_one_does() -> None:
 
 
 def test_best_of_all_must_beat_each_of_the_others() -> None:
-    shifts = {name: 0.5 for name in NAMES} | {"tanh": 0.0}
+    shifts = dict.fromkeys(NAMES, 0.5) | {"tanh": 0.0}
     assert is_best(compare_with("tanh", cells(shifts), UNKNOWN), 5) is Verdict.SUPPORTED
     tie = compare_with("tanh", cells(shifts | {"gelu": 0.0}), UNKNOWN)
     assert is_best(tie, 5) is Verdict.UNDECIDED
@@ -120,7 +120,7 @@ def test_best_of_all_must_beat_each_of_the_others() -> None:
 
 
 def test_sentence_says_the_verdict_and_the_numbers() -> None:
-    shifts = {name: 0.5 for name in NAMES} | {"identity": 0.0, "tanh": -0.5}
+    shifts = dict.fromkeys(NAMES, 0.5) | {"identity": 0.0, "tanh": -0.5}
     found = cells(shifts)
     paper = UNKNOWN | {"identity": 1.0, "tanh": 0.9}
     text = sentence(found, compare_with("identity", found, paper), paper)

@@ -13,9 +13,12 @@ CELLS = Board(illness()).row_of_cells("table2", "patchtst", "illness")
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0.0, 1.0, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]), (0.4012, 0.4188, ["0.405", "0.410", "0.415"]),
-     (-900.0, 2100.0, ["-500", "0", "500", "1000", "1500", "2000"])],
-)  # fmt: skip
+    [
+        (0.0, 1.0, ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        (0.4012, 0.4188, ["0.405", "0.410", "0.415"]),
+        (-900.0, 2100.0, ["-500", "0", "500", "1000", "1500", "2000"]),
+    ],
+)
 def test_ticks_are_round_numbers_within_the_axis(
     low: float, high: float, expected: list[str]
 ) -> None:

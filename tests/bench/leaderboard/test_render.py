@@ -17,7 +17,10 @@ from tsattn.cli import main
 from tsattn.errors import DataError
 
 GOLDEN = Path(__file__).with_name("golden.md")
-REASON = "- {dataset: traffic, reason: no data here}\n- {dataset: weather, model: transformer, reason: too slow}\n"
+REASON = """\
+- {dataset: traffic, reason: no data here}
+- {dataset: weather, model: transformer, reason: too slow}
+"""
 
 
 @pytest.fixture
@@ -41,7 +44,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        self.links += [
+            value or "" for name, value in attrs if name in ("href", "src", "xlink:href")
+        ]
         for name, value in attrs:
             if name == "data-sort":
                 float(value or "")
@@ -111,7 +116,10 @@ def test_empty_cells_say_why_and_how_to_fill_them(results: Path) -> None:
         f"`{grid}traffic,model=patchtst`"
     ) in text
     assert "- Transformer: all activations: too slow." in text
-    assert f"- PatchTST: ReLU, Sigmoid: not run yet. To fill them: `{grid}illness,model=patchtst`" in text
+    assert (
+        f"- PatchTST: ReLU, Sigmoid: not run yet. To fill them: `{grid}illness,model=patchtst`"
+        in text
+    )
 
 
 def test_failed_run_is_shown_with_its_error_and_breaks_no_table(results: Path) -> None:
@@ -180,7 +188,9 @@ def test_empty_results_render_to_a_table_of_the_papers_figures(tmp_path: Path) -
 def test_dataset_that_the_paper_does_not_have_gets_a_section_without_papers_figures(
     tmp_path: Path,
 ) -> None:
-    rows = [row(dataset="own", value_activation=name, test_mse=0.5) for name in ("identity", "tanh")]
+    rows = [
+        row(dataset="own", value_activation=name, test_mse=0.5) for name in ("identity", "tanh")
+    ]
     text = markdown(content_of(write(tmp_path / "results", rows)))
     assert line(text, "### own: PatchTST", "Tanh")[3:5] == ["", ""]
 
@@ -191,7 +201,9 @@ def test_only_failed_runs_render(tmp_path: Path) -> None:
     parsed(html(content))
 
 
-@pytest.mark.parametrize("text", ["a: b: c", "- reason: only", "- {dataset: x, reason: y, who: z}", "7"])
+@pytest.mark.parametrize(
+    "text", ["a: b: c", "- reason: only", "- {dataset: x, reason: y, who: z}", "7"]
+)
 def test_reasons_that_cannot_be_read_are_named(results: Path, text: str) -> None:
     (results / "not-run.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"not-run\.yaml"):
@@ -199,7 +211,10 @@ def test_reasons_that_cannot_be_read_are_named(results: Path, text: str) -> None
 
 
 def test_command_writes_both_checks_them_and_replaces_nothing_foreign(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", "--check"]) == 1

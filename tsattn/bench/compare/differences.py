@@ -1,4 +1,4 @@
-"""Paired differences of sides: over seeds where there are several, over windows where there is one."""
+"""Paired differences of sides: over seeds where there are several, else over windows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,10 +106,13 @@ def _compared(first: Scored, other: Scored, pairing: Pairing) -> Compared:
         )
 
     any_run = next(iter(first.errors.values()))
-    num_channels, num_steps = any_run.by_channel_WC["mse"].shape[1], any_run.by_step_WH["mse"].shape[1]
+    num_channels, num_steps = (
+        any_run.by_channel_WC["mse"].shape[1],
+        any_run.by_step_WH["mse"].shape[1],
+    )
     return Compared(
         name=other.name,
-        total={m: paired(lambda run, m=m: run.by_window_W(m)) for m in METRICS},
+        total={m: paired(lambda run, m=m: run.by_window(m)) for m in METRICS},
         adjusted_p=None,
         channels={
             m: [
@@ -130,15 +133,15 @@ def _compared(first: Scored, other: Scored, pairing: Pairing) -> Compared:
 
 def _over_windows(sides: Sequence[Scored], horizon: int, block: int | None) -> Pairing:
     (run,) = sides[0].errors.values()
-    windows = len(run.by_window_W("mse"))
+    windows = len(run.by_window("mse"))
     chosen = min(horizon, max(1, windows // 3)) if block is None else block
     if not 1 <= chosen <= windows:
         raise ConfigError(f"--block must be within 1..{windows} (the test windows), got {chosen}")
     notes = ["one run each: this speaks of other stretches of time, not of other seeds"]
     if windows / chosen < FEW_BLOCKS:
         notes.append(
-            f"{windows} windows are only {windows / chosen:.1f} blocks of {chosen}: the interval is "
-            "rough, and rather too narrow"
+            f"{windows} windows are only {windows / chosen:.1f} blocks of {chosen}: the interval "
+            "is rough, and rather too narrow"
         )
     seeds = {seed for side in sides for seed in side.errors}
     if len(seeds) > 1:

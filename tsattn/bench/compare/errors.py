@@ -29,7 +29,7 @@ class ErrorsOfRun:
     by_channel_WC: dict[str, Array]
     by_step_WH: dict[str, Array]
 
-    def by_window_W(self, metric: str) -> Array:
+    def by_window(self, metric: str) -> Array:
         """Return the mean over horizon and channels of every window."""
         return self.by_channel_WC[metric].mean(axis=1)
 

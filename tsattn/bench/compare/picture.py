@@ -67,7 +67,9 @@ def draw(
 
 def _curves(axis: "Axes", sides: Sequence[Scored], colours: dict[str, str]) -> None:
     for side in sides:
-        steps = np.mean([run.by_step_WH["mse"].mean(axis=0) for run in side.errors.values()], axis=0)
+        steps = np.mean(
+            [run.by_step_WH["mse"].mean(axis=0) for run in side.errors.values()], axis=0
+        )
         axis.plot(range(1, len(steps) + 1), steps, color=colours[side.name], label=side.name)
     _titled(axis, "test MSE along the horizon", "step", "MSE")
     axis.legend(fontsize=8, frameon=False)
@@ -110,7 +112,7 @@ def _over_time(
     from matplotlib.dates import ConciseDateFormatter
 
     windows = [
-        np.mean([run.by_window_W("mse") for run in side.errors.values()], axis=0) for side in sides
+        np.mean([run.by_window("mse") for run in side.errors.values()], axis=0) for side in sides
     ]
     times: Any = [window_times(data, w)[data.context] for w in range(len(windows[0]))]
     for side, values in list(zip(sides, windows, strict=True))[1:]:

@@ -28,7 +28,7 @@ def show(
     found = {one.name: one for one in compared}
     for side in sides:
         runs = list(side.errors.values())
-        means = [sum(r.by_window_W(m).mean() for r in runs) / len(runs) for m in METRICS]
+        means = [sum(r.by_window(m).mean() for r in runs) / len(runs) for m in METRICS]
         row = [side.name, str(len(runs)), *(f"{mean:.4f}" for mean in means)]
         if one := found.get(side.name):
             p = one.adjusted_p if one.adjusted_p is not None else one.total["mse"].p
@@ -73,7 +73,7 @@ def write_files(
             [side, seed, w, series[w], starts[w], *scores]
             for side, seed, run in runs
             for w, scores in enumerate(
-                zip(*(run.by_window_W(m).tolist() for m in METRICS), strict=True)
+                zip(*(run.by_window(m).tolist() for m in METRICS), strict=True)
             )
         ),
     )
@@ -90,7 +90,18 @@ def write_files(
                 for place, name in enumerate(labels)
             ),
         )
-    columns = ["side", "reference", "over", "at", "score", "difference", "low", "high", "p", "pairs"]
+    columns = [
+        "side",
+        "reference",
+        "over",
+        "at",
+        "score",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "pairs",
+    ]
     _write(folder / "differences.csv", columns, _differences(sides[0].name, compared, names))
 
 

@@ -89,7 +89,7 @@ def require_same_windows(first: Opened, other: Opened) -> None:
     if names[0] != names[1]:
         raise _different(first, other, f"channels {names[0]} and {names[1]}")
     rows = [_targets(data) for data in (a, b)]
-    if not np.array_equal(*rows):
+    if not np.array_equal(rows[0], rows[1]):
         first_rows = [f"{len(r)} windows with targets from row {r[0]}" for r in rows]
         raise _different(first, other, " and ".join(first_rows))
     scalers = [data.prepared.scaler for data in (a, b)]

@@ -63,9 +63,9 @@ def compare_with(
         if name == reference or not shared:
             continue
         ours = published.get(name)
-        known = ours is not None and theirs is not None
+        claimed = None if ours is None or theirs is None else ours - theirs
         difference = over_seeds([scores[seed] - base[seed] for seed in shared])
-        compared.append(Comparison(name, difference, ours - theirs if known else None))
+        compared.append(Comparison(name, difference, claimed))
     tested = [c for c in compared if c.difference.p is not None]
     adjusted = dict(
         zip(

@@ -1,4 +1,4 @@
-"""What makes the figures trustworthy: what was scored, on which machine, with what, for how long."""
+"""What makes the figures trustworthy: what was scored, where, with what, for how long."""
 
 import math
 from collections.abc import Callable, Sequence

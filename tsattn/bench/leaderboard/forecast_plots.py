@@ -62,7 +62,7 @@ def forecast_plots(results: Path) -> dict[str, list[ForecastPlot]]:
             raise DataError(f"{path}, line 1: expected the header {','.join(COLUMNS)}")
         for line in reader:
             try:
-                int(line["step"]), float(line["value"])
+                _ = int(line["step"]), float(line["value"])
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}, line {reader.line_num}: {error}") from error
             groups.setdefault(tuple(line[name] for name in COLUMNS[:6]), []).append(line)

@@ -64,7 +64,7 @@ def checkpoint_of(row: Row, results: Path) -> Path:
     """
     if not row.checkpoint:
         raise ConfigError(
-            f"{name_of(row)} has no kept checkpoint: files of more than 1 MB are not kept among the "
-            "results, and failed runs have none"
+            f"{name_of(row)} has no kept checkpoint: files of more than 1 MB are not kept among "
+            "the results, and failed runs have none"
         )
     return results / "checkpoints" / row.model / row.checkpoint

@@ -16,6 +16,7 @@ from tsattn.bench.leaderboard.tables import (
     word,
 )
 
+
 def overview(board: Board) -> list[Table]:
     """Return Table 2 in two halves of four datasets: ours, the paper's, the difference."""
     halves = (DATASETS[:4], DATASETS[4:])

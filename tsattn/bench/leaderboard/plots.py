@@ -142,9 +142,7 @@ def differences_plot(title: str, comparisons: Sequence[Comparison]) -> DotPlot |
 class _Axis:
     """From values to pixels."""
 
-    def __init__(
-        self, values: Sequence[float], left: float = LEFT, width: float = WIDTH
-    ) -> None:
+    def __init__(self, values: Sequence[float], left: float = LEFT, width: float = WIDTH) -> None:
         low, high = min(values), max(values)
         margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
         self.low, self.high = low - margin, high + margin

@@ -42,7 +42,7 @@ class Quoted:
 @cache
 def quoted() -> tuple[Quoted, ...]:
     """Return every published figure of ``published.csv``."""
-    text = files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
+    text = files("tsattn.bench.leaderboard").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(
         Quoted(
             line["source"],

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tsattn.bench.leaderboard.cells import Board, Cell, read_board
 from tsattn.bench.leaderboard.facts import Facts, facts
@@ -82,7 +82,7 @@ def _rendered(name: str, content: Content, **more: Any) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader(__package__ or ""),
-        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
+        autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -109,9 +109,7 @@ def _plots(content: Content, section: Section, network: Network) -> list[DotPlot
         return []
     models = {cell.model for cell in network.cells.values()}
     papers = {
-        name: table2_mse(model, name, section.dataset)
-        for model in models
-        for name in network.cells
+        name: table2_mse(model, name, section.dataset) for model in models for name in network.cells
     }
     others = {cell.model: cell for cell in content.board.others(section.dataset)}
     lines = {model: _mean(others[model]) for model in (*FLOORS, "dlinear") if model in others}

@@ -29,7 +29,6 @@ from tsattn.bench.leaderboard.tables import (
     network_label,
     number,
     probability,
-    signed,
     spread,
     table,
     word,
@@ -216,9 +215,7 @@ def _quoted(dataset: str) -> Table | None:
     return table(["published by", "model", "MSE", "MAE"], rows, words=2) if rows else None
 
 
-def _missing(
-    board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]
-) -> list[Missing]:
+def _missing(board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]) -> list[Missing]:
     if dataset not in DATASETS:
         return []
     info = next((i for i in CATALOG.values() if i.name.casefold() == dataset), None)
@@ -229,7 +226,10 @@ def _missing(
         empty = [label(name) for name, cell in cells.items() if not cell.rows and not cell.failed]
         if empty:
             names = "all activations" if len(empty) == len(cells) else ", ".join(empty)
-            what, command = f"{label(model)}: {names}", f"{_GRID} --only dataset={dataset},model={model}"
+            what, command = (
+                f"{label(model)}: {names}",
+                f"{_GRID} --only dataset={dataset},model={model}",
+            )
             found.append(Missing(what, _reason(reasons, dataset, model), (*fetch, command)))
     there = {cell.model for cell in board.others(dataset)}
     absent = [model for model in OTHERS if model not in there]

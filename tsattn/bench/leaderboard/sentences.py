@@ -50,8 +50,8 @@ def _claim(verdict: Verdict, comparisons: Sequence[Comparison]) -> str:
         return f"{start} over {seeds} paired seeds: by {names}."
     if verdict is Verdict.NOT_SUPPORTED:
         return (
-            f"{start} over {seeds} paired seeds: for each of the {len(tested)} the interval excludes "
-            "an improvement as large as the paper's, or any."
+            f"{start} over {seeds} paired seeds: for each of the {len(tested)} the interval "
+            "excludes an improvement as large as the paper's, or any."
         )
     nearest = min(tested, key=lambda c: (c.adjusted_p or 0.0, c.activation))
     text = (

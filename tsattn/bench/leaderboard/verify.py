@@ -126,8 +126,8 @@ def _chosen(rows: Sequence[Row], fragments: Sequence[str]) -> list[Row]:
         kept = [row for row in found if row.checkpoint]
         if not kept:
             raise ConfigError(
-                f"none of the {len(found)} rows of {fragment!r} has a kept checkpoint: files of more "
-                "than 1 MB are not kept among the results, and failed runs have none"
+                f"none of the {len(found)} rows of {fragment!r} has a kept checkpoint: files of "
+                "more than 1 MB are not kept among the results, and failed runs have none"
             )
         chosen |= {id(row): row for row in kept}
     return list(chosen.values())
