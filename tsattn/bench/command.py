@@ -135,6 +135,7 @@ def _train(options: Namespace, console: Console) -> Any:
             recipe,
             names_of(impls, precisions, peers[recipe.name]),
             rounds=options.rounds,
+            threads=options.threads,
             memory=memory if options.memory else lambda recipe, name: None,
         )
     ]

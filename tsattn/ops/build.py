@@ -40,6 +40,7 @@ _SOURCES = (
     "feedforward/feedforward_bindings.cpp",
     "linear/column_sums.cpp",
     "linear/linear_cpu.cpp",
+    "linear/narrow.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
     "norm/layer_norm_cpu.cpp",
