@@ -22,7 +22,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
   tsattn moe       report: a page on what a run's mixtures of experts did
-  tsattn bench     kernels | auto | train: speed beside what people use today
+  tsattn bench     kernels | auto | train: speed beside what people use today;
+                   run | plan: fill a table of many runs
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
@@ -72,6 +73,10 @@ def _dispatch(words: list[str]) -> int:
     if command == "moe":
         _quieten_libraries()
         return _moe(rest)
+    if command == "bench" and rest[:1] in (["run"], ["plan"]):
+        from tsattn.bench.grid.command import grid_command
+
+        return grid_command(rest)
     if command == "bench":
         _quieten_libraries()
         from tsattn.bench.command import bench

@@ -5,37 +5,22 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from tsattn.bench.grid.cell import CellFolder, failed_row
+from tsattn.bench.grid.cell import failed_row
 from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.engine import LIVES, Finished
+from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.worker import BUSY, read_outcome, work
-from tsattn.bench.rows import Key, Row
+from tsattn.bench.rows import Key
 
 _POLL_SECONDS = 0.2
-_LIVES = 2
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _OF_ANOTHER_RUN = ("TSATTN_RUN_DIR", "LOCAL_RANK", "PL_GLOBAL_SEED")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A cell that is over.
-
-    Attributes:
-        cell: the cell.
-        row: its row; None where another runner is at it or was first.
-        weights: its best checkpoint as safetensors; None where it has none.
-    """
-
-    cell: Cell
-    row: Row | None
-    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,16 +49,8 @@ class Processes:
 
     def run(
         self, cells: list[Cell], wanted: Callable[[Cell], bool], tick: Callable[[list[Key]], None]
-    ) -> Iterator[Finished]:
-        """Run cells in their order and yield each when it is over.
-
-        Args:
-            cells: the cells.
-            wanted: asked when a cell's turn has come; another runner may have finished it.
-            tick: called a few times a second with the keys of the running cells.
-
-        Closing the iterator ends all processes.
-        """
+    ) -> Generator[Finished, None, None]:
+        """Run cells as `tsattn.bench.grid.engine.Engine` says."""
         waiting = deque(cells)
         try:
             while waiting or self.children:
@@ -104,7 +81,7 @@ class Processes:
         if child.process.exitcode in (0, BUSY):
             return False
         self.deaths[child.cell.key] += 1
-        return self.deaths[child.cell.key] < _LIVES
+        return self.deaths[child.cell.key] < LIVES
 
     def _end_all(self) -> None:
         for child in self.children:
@@ -165,7 +142,7 @@ def _outcome_of(child: _Child) -> Finished:
     if status == BUSY:
         return Finished(child.cell, None)
     if status != 0:
-        row = failed_row(child.cell, f"{_LIVES} processes died, the last by {_cause(status)}")
+        row = failed_row(child.cell, f"{LIVES} processes died, the last by {_cause(status)}")
         return Finished(child.cell, row)
     row, weights = read_outcome(child.folder), child.folder.weights
     return Finished(child.cell, row, weights if weights.is_file() else None)

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from tsattn.bench.grid.cell import CellBusyError, CellFolder, run_cell
+from tsattn.bench.grid.cell import CellBusyError, run_cell
 from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Row
 from tsattn.training.folder import write_atomically
 
