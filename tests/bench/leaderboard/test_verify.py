@@ -110,9 +110,9 @@ def test_tolerance_is_relative(
 def test_unknown_row_gets_the_nearest_part(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, _, err = verified(capsys, "patchtst/ilness/tanh", "--results", trained.results)
+    status, _, err = verified(capsys, "patchtst/illnes/tanh", "--results", trained.results)
     assert status == 1
-    assert "no row has 'ilness'; did you mean illness?" in err
+    assert "no row has 'illnes'; did you mean illness?" in err
 
 
 def test_row_without_a_checkpoint_says_why(
