@@ -235,7 +235,7 @@ def test_command_writes_both_checks_them_and_replaces_nothing_foreign(
 
 
 def test_unknown_word_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["leaderboard", "verifi"]) == 1
+    assert main(["leaderboard", "verifyy"]) == 1
     assert "did you mean verify?" in capsys.readouterr().err
 
 
