@@ -17,10 +17,9 @@ from tsattn.cli import main
 SLOWER = with_overrides(trainer__max_epochs=60, early_stopping__patience=100)
 
 
-def until(happened: Callable[[], bool], seconds: float = 280) -> None:
-    end = time.monotonic() + seconds
+def until(happened: Callable[[], bool]) -> None:
+    """Wait; pytest's own limit ends a wait that is in vain."""
     while not happened():
-        assert time.monotonic() < end
         time.sleep(0.02)
 
 

@@ -5,14 +5,12 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from tsattn import __version__
 from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.failed import failed_row, now
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import write_weights
 from tsattn.bench.grid.remember import Remember
@@ -21,9 +19,6 @@ from tsattn.errors import CheckpointError, TsattnError
 from tsattn.memory import peak_resident_mib
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
-from tsattn.training.recipes import recipes_of, with_recipes
-
-_LONGEST_ERROR = 500
 
 
 class CellBusyError(TsattnError):
@@ -41,26 +36,10 @@ def run_cell(cell: Cell, folder: CellFolder) -> Row:
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=0):
-            print(f"{_now()}: process {os.getpid()}", flush=True)
+            print(f"{now()}: process {os.getpid()}", flush=True)
             return _row_of(cell, folder)
     except Timeout as error:
         raise CellBusyError(f"{cell.name}: another process is at it") from error
-
-
-def failed_row(cell: Cell, error: str) -> Row:
-    """Return the row of a cell that came to nothing."""
-    empty: dict[str, Any] = {**dict.fromkeys(_OPTIONAL), **dict.fromkeys(_TEXTS, "")}
-    known = {
-        "schema": SCHEMA,
-        "status": "failed",
-        "error": " ".join(error.split())[:_LONGEST_ERROR] or "no reason was given",
-        "recipe": ", ".join(recipes_of(with_recipes(cell.words[:3]))),
-        "max_epochs": cell.max_epochs,
-        "tsattn": __version__,
-        "torch": torch.__version__,
-        "finished": _now(),
-    }
-    return Row(**(empty | known | cell.key._asdict()))
 
 
 def _row_of(cell: Cell, folder: CellFolder) -> Row:
@@ -130,22 +109,13 @@ def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
         "peak_mib": peak_resident_mib(),
         "checkpoint": "",
         "checkpoint_sha256": "",
-        "finished": _now(),
+        "finished": now(),
     }
     return Row(**given)
 
 
 _AS_THEY_ARE = (
     "context", "horizon", "parameters", "wall_seconds", "device", "devices", "threads", "precision",
-)  # fmt: skip
-_TEXTS = (
-    "checkpoint_rule", "data_sha256", "train_rows", "val_rows", "test_rows", "scaler", "device",
-    "precision", "attention", "lightning", "python", "commit", "checkpoint", "checkpoint_sha256",
-)  # fmt: skip
-_OPTIONAL = (
-    "test_mse", "test_mae", "test_mse_as_published", "test_mae_as_published", "test_windows",
-    "test_windows_dropped", "windows_as_published", "val_mse", "best_epoch", "epochs", "context",
-    "horizon", "parameters", "wall_seconds", "peak_mib", "devices", "threads",
 )  # fmt: skip
 
 
@@ -167,7 +137,3 @@ def _complaint(folder: CellFolder) -> str:
     lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else f"see {folder.log}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

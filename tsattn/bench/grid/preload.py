@@ -2,7 +2,8 @@
 
 from importlib import import_module
 
-import tsattn.bench.grid.worker  # noqa: F401 (brings in torch, Lightning and all of training)
+import tsattn.bench.grid.cell
+import tsattn.bench.grid.worker  # noqa: F401
 
 for _picture in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
     try:

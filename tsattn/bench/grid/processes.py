@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tsattn.bench.grid.cell import failed_row
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.engine import LIVES, Finished
+from tsattn.bench.grid.failed import failed_row
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.worker import BUSY, read_outcome, work
 from tsattn.bench.rows import Key

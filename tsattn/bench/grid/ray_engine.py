@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any
 
-from tsattn.bench.grid.cell import CellBusyError, failed_row, run_cell
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.engine import LIVES, Finished
+from tsattn.bench.grid.failed import failed_row
 from tsattn.bench.grid.folder import CellFolder
-from tsattn.bench.grid.table import LARGEST_MIB
 from tsattn.bench.rows import Key, Row
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.memory import MIB
@@ -121,6 +120,9 @@ def _connect(ray: Any, address: str | None, processors: int) -> None:
 def _cell_task(cell: Cell, threads: int) -> _Outcome:
     """Run a cell on whatever machine this is; None where another process is at it."""
     import torch
+
+    from tsattn.bench.grid.cell import CellBusyError, run_cell
+    from tsattn.bench.grid.kept import LARGEST_MIB
 
     torch.set_num_threads(threads)
     for name in ("TSATTN_RUN_DIR", "LOCAL_RANK", "PL_GLOBAL_SEED"):

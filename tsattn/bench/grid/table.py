@@ -9,10 +9,6 @@ from pathlib import Path
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.rows import Key, Row, append_row, read_rows
 from tsattn.errors import ExistsError
-from tsattn.memory import MIB
-
-LARGEST_MIB = 1.0
-ALL_MIB = 40.0
 
 
 class State(StrEnum):
@@ -60,34 +56,14 @@ class Results:
             DataError: the file is damaged, or stays locked; the row was not written.
         """
         if row.status == "ok" and weights is not None:
-            content = weights if isinstance(weights, bytes) else weights.read_bytes()
-            row = replace(row, checkpoint=keep(content, self.folder, row.key))
+            from tsattn.bench.grid.kept import keep  # brings in Lightning, which no plan needs
+
+            row = replace(row, checkpoint=keep(weights, self.folder, row.key))
         try:
             append_row(self.file(row.model), row)
         except ExistsError:
             return self.rows([row.model])[row.key]
         return row
-
-
-def keep(weights: bytes, results: Path, key: Key) -> str:
-    """Write small weights beside the results; return the file's name, empty where they stay away.
-
-    Args:
-        weights: the content of the file.
-        results: folder of the results; all that is kept below it has at most `ALL_MIB`.
-        key: of the cell.
-    """
-    folder = results / "checkpoints" / key.model
-    target = folder / f"{key.name}.safetensors"
-    size = len(weights)
-    others = (file for file in folder.parent.rglob("*.safetensors") if file != target)
-    if size > LARGEST_MIB * MIB or size + sum(f.stat().st_size for f in others) > ALL_MIB * MIB:
-        return ""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(weights)
-    unfinished.replace(target)
-    return target.name
 
 
 def _state(cell: Cell, row: Row | None) -> State:

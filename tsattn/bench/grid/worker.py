@@ -15,9 +15,6 @@ from dataclasses import asdict
 from multiprocessing import parent_process
 from typing import Any
 
-import torch
-
-from tsattn.bench.grid.cell import CellBusyError, run_cell
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Row
@@ -37,6 +34,8 @@ def work(cell: Cell, folder: CellFolder, threads: int, environment: Mapping[str,
         environment: variables of the process; a server has those of the time when it was started.
     """
     begin(folder, threads, environment)
+    from tsattn.bench.grid.cell import CellBusyError, run_cell  # a server has it already
+
     try:
         row = run_cell(cell, folder)
     except CellBusyError:
@@ -60,6 +59,8 @@ def begin(folder: CellFolder, threads: int, environment: Mapping[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    import torch
+
     torch.set_num_threads(threads)
 
 
