@@ -24,6 +24,7 @@ from tsattn.bench.peers import PEERS, peers_of
 from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
+from tsattn.bench.worker import PHASES
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 
@@ -113,6 +114,7 @@ def _train(options: Namespace, console: Console) -> Any:
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
     precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
     wanted = _chosen(options.peers, PEERS, "peer") if options.peers != [] else []
+    phases = _chosen(options.phases, dict.fromkeys(PHASES), "phase")
     impls = _implementations(options.impls)
     dtypes = [_MIXED[precision] for precision in precisions]
     checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
@@ -134,6 +136,7 @@ def _train(options: Namespace, console: Console) -> Any:
             rounds=options.rounds,
             threads=options.threads,
             memory=memory if options.memory else lambda recipe, name: None,
+            phases=phases,
         )
     ]
     rates = [asdict(r) for recipe in recipes for r in product_rates(recipe.products)]
@@ -243,6 +246,8 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
+    phases = ", ".join(PHASES)
+    add("--phases", nargs="+", type=str, help=f"among {phases}; default: all")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
 
 
