@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.nn.dropout import Dropout
-from tsattn.ops import ValueActivation, feedforward
+from tsattn.ops import ValueActivation, build, expert_feedforward, feedforward
 from tsattn.ops.activations import activate, as_function
+from tsattn.ops.experts.api import obstacle
 from tsattn.tensors import FlatTokens, Logits
 
 ExpertsFactory = Callable[[int, int], nn.Module]
@@ -57,6 +58,23 @@ class Experts(nn.Module):
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
         return f"{type(self).__name__} have no products to group"
+
+    def in_one_operation(
+        self, x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the chosen experts; only where `is_one_operation`.
+
+        Args:
+            x_ND: tokens.
+            weights_NK: of the chosen experts.
+            order_S: slot ``n K + k`` at each place of the slots sorted by expert.
+            counts_E: slots of each expert.
+        """
+        raise NotImplementedError
+
+    def is_one_operation(self, x_ND: Tensor, weights_NK: Tensor) -> bool:
+        """Whether a compiled kernel takes these tokens to their experts and back."""
+        return False
 
     def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
         """Return ``sum_e weights[n, e] expert_e(x[n])``, every expert computed for every token."""
@@ -142,14 +160,34 @@ class FeedForwardExperts(Experts):
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
         # taken apart once: the gradients are then put together once, not once an expert
-        stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
-        parts = zip(pieces, *(stack.unbind(0) for stack in stacks), strict=True)
+        parts = zip(pieces, *(stack.unbind(0) for stack in self._stacks), strict=True)
         return [self._one(x, w1, b1, w2, b2) if len(x) else x for x, w1, b1, w2, b2 in parts]
 
     def _one(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         if self.activation == "gelu":
             return feedforward(x, w1, b1, w2, b2, p=self.dropout.rate)
         return F.linear(self.hidden(F.linear(x, w1, b1)), w2, b2)
+
+    def in_one_operation(
+        self, x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the chosen experts."""
+        assert isinstance(self.activation, str)
+        slots, rate = (order_S, counts_E), self.dropout.rate
+        return expert_feedforward(
+            x_ND, weights_NK, *slots, self._stacks, activation=self.activation, p=rate, impl="cpu"
+        )
+
+    def is_one_operation(self, x_ND: Tensor, weights_NK: Tensor) -> bool:
+        """Whether a compiled kernel takes these tokens to their experts and back."""
+        if not isinstance(self.activation, str) or not build.is_ready():
+            return False
+        return not obstacle(x_ND, weights_NK, self._stacks)
+
+    @property
+    def _stacks(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        expand, contract = self.expand_weight, self.contract_weight
+        return expand, self.expand_bias, contract, self.contract_bias
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by grouped products."""
