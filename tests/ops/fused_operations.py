@@ -19,6 +19,7 @@ from tsattn.ops import (
     expert_feedforward,
     feedforward,
     gelu_dropout,
+    low_rank_logits,
     self_attention,
     softmax_rows,
     sort_slots,
@@ -99,6 +100,11 @@ def _softmax_rows() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return (softmax_rows(*leaves),), leaves
 
 
+def _low_rank_logits() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    leaves = _leaves((531, 32), (15, 32), (15,))
+    return (low_rank_logits(*leaves, 3, impl="cpu"),), leaves
+
+
 def _batch_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     leaves = _leaves((131, 17), (131, 17), (17,), (17,))
     return tuple(add_dropout_batch_norm(*leaves, p=P, impl="cpu"))[:1], leaves
@@ -137,6 +143,7 @@ OPERATIONS: Mapping[str, Operation] = {
 } | {
     "feedforward": _feedforward,
     "softmax of rows": _softmax_rows,
+    "low-rank logits": _low_rank_logits,
     "batch norm": _batch_norm,
     "layer norm": _layer_norm,
 }

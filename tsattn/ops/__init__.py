@@ -7,6 +7,7 @@ from tsattn.ops.experts import expert_feedforward
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
 from tsattn.ops.linear import linear
+from tsattn.ops.low_rank import low_rank_logits
 from tsattn.ops.norm import add_dropout_batch_norm, add_dropout_layer_norm
 from tsattn.ops.routing import count_slots, largest, softmax_rows, sort_slots
 
@@ -26,6 +27,7 @@ __all__ = [
     "gelu_dropout",
     "largest",
     "linear",
+    "low_rank_logits",
     "self_attention",
     "softmax_rows",
     "sort_slots",

@@ -12,8 +12,8 @@
 
 namespace tsattn {
 
-constexpr int64_t kBlockSlots = 256;
-constexpr int64_t kBlockStep = 64; // so few sizes of bfloat16 products occur that oneDNN keeps them all
+constexpr int64_t kBlockSlots = 240; // whole tiles of narrow tokens
+constexpr int64_t kBlockStep = 80; // so few sizes of bfloat16 products occur that oneDNN keeps them all
 constexpr int64_t kSliceBlocks = 4; // blocks whose gradients of the weights are summed together, or more
 constexpr int64_t kExpertSlices = 8; // an expert has no more slices than this
 

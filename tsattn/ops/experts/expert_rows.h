@@ -7,6 +7,7 @@
 #include "../cpu/activations.h"
 #include "../cpu/philox.h"
 
+#include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/functional.h>
 
 #include <cstring>
@@ -189,6 +190,25 @@ inline void add_to(const T* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; i += kLanes) {
     (Vec::loadu(to + i) + load_row(from + i)).store(to + i);
   }
+}
+
+// Adds up the slices of each expert, rounded to the dtype of `out`.
+template <class T>
+inline void add_slices(const std::vector<Slice>& slices, const at::Tensor& sums, const at::Tensor& out) {
+  const int64_t size = sums.numel() / std::max<int64_t>(1, sums.size(0));
+  const float* from = sums.const_data_ptr<float>();
+  at::parallel_for(0, out.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> total(size);
+    for (int64_t e = begin; e < end; ++e) {
+      std::fill(total.begin(), total.end(), 0.0f);
+      for (size_t s = 0; s < slices.size(); ++s) {
+        if (slices[s].expert == e) {
+          add_to(from + s * size, size, total.data());
+        }
+      }
+      narrow(total.data(), out.mutable_data_ptr<T>() + e * size, size);
+    }
+  });
 }
 
 } // namespace CPU_CAPABILITY

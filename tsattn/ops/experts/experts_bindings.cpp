@@ -92,10 +92,13 @@ Pair forward(
   const Given given(x, weights, order, counts, w1, b1, w2, b2, seed, p, activation);
   const ExpertsProblem& problem = given.problem;
   const Tensor y = at::empty(x.sizes(), x.options());
+  const bool keeps = keep_hidden && !problem.is_narrow();
   const Tensor before =
-      at::empty({keep_hidden ? problem.slots() : 0, problem.hidden()}, x.options());
-  const Tensor kept = keep_hidden ? before : Tensor();
-  if (x.scalar_type() == at::kFloat) {
+      at::empty({keeps ? problem.slots() : 0, problem.hidden()}, x.options());
+  const Tensor kept = keeps ? before : Tensor();
+  if (problem.is_narrow()) {
+    narrow_experts_forward(problem, y);
+  } else if (x.scalar_type() == at::kFloat) {
     experts_forward<float>(problem, kept, y);
   } else {
     experts_forward<c10::BFloat16>(problem, kept, y);
@@ -111,11 +114,14 @@ Six backward(
   const Given given(x, weights, order, counts, w1, b1, w2, b2, seed, p, activation);
   const ExpertsProblem& problem = given.problem;
   check("grad", grad, x.scalar_type(), x.sizes());
-  check("before", before, x.scalar_type(), {problem.slots(), problem.hidden()});
+  const int64_t kept = problem.is_narrow() ? 0 : problem.slots();
+  check("hidden", before, x.scalar_type(), {kept, problem.hidden()});
   const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
   const ExpertsGradients out{
       like(x), like(weights), like(w1), like(problem.b1), like(w2), like(problem.b2)};
-  if (x.scalar_type() == at::kFloat) {
+  if (problem.is_narrow()) {
+    narrow_experts_backward(problem, grad.contiguous(), out);
+  } else if (x.scalar_type() == at::kFloat) {
     experts_backward<float>(problem, grad.contiguous(), before.contiguous(), out);
   } else {
     experts_backward<c10::BFloat16>(problem, grad.contiguous(), before.contiguous(), out);

@@ -185,25 +185,6 @@ class Backward : public BlockScratch<T> {
   std::vector<float> weights_, dots_;
 };
 
-// Adds up the slices of each expert, rounded to the dtype of `out`.
-template <class T>
-void add_slices(const std::vector<Slice>& slices, const Tensor& sums, const Tensor& out) {
-  const int64_t size = sums.numel() / std::max<int64_t>(1, sums.size(0));
-  const float* from = numbers<float>(sums);
-  at::parallel_for(0, out.size(0), 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> total(size);
-    for (int64_t e = begin; e < end; ++e) {
-      std::fill(total.begin(), total.end(), 0.0f);
-      for (size_t s = 0; s < slices.size(); ++s) {
-        if (slices[s].expert == e) {
-          add_to(from + s * size, size, total.data());
-        }
-      }
-      narrow(total.data(), data<T>(out) + e * size, size);
-    }
-  });
-}
-
 } // namespace
 
 template <class T>

@@ -10,6 +10,8 @@
 
 namespace tsattn {
 
+constexpr int64_t kNarrow = 32; // tokens at most this wide have kernels of their own
+
 // y[n] = sum over the slots s of token n of weights[s] expert(x[n]); slot s is token s / K's.
 // Everything is contiguous, widths are multiples of 16; x and the matrices are of one dtype.
 struct ExpertsProblem {
@@ -23,6 +25,9 @@ struct ExpertsProblem {
   int64_t slots() const { return order.size(0); }
   int64_t width() const { return w1.size(2); }
   int64_t hidden() const { return w1.size(1); }
+  bool is_narrow() const {
+    return x.scalar_type() == at::kFloat && width() <= kNarrow && activation == Activation::kGelu;
+  }
 };
 
 struct ExpertsGradients {
@@ -37,5 +42,10 @@ template <class T>
 void experts_backward(
     const ExpertsProblem& p, const at::Tensor& grad, const at::Tensor& before,
     const ExpertsGradients& out);
+
+// The same where `is_narrow`; no hidden units are kept.
+void narrow_experts_forward(const ExpertsProblem& p, const at::Tensor& y);
+void narrow_experts_backward(
+    const ExpertsProblem& p, const at::Tensor& grad, const ExpertsGradients& out);
 
 } // namespace tsattn

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_NARROW, _GELU = 32, 2
+"""Tokens at most this wide in float32, with this activation, have kernels that keep nothing."""
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 _GIVEN = (
     "Tensor x, Tensor weights, Tensor order, Tensor counts, Tensor expand_weight, "
@@ -65,7 +67,8 @@ def _forward_fake(
     x: Tensor, weights: Tensor, order: Tensor, counts: Tensor, w1: Tensor, b1: Any, w2: Any,
     b2: Any, seed: Any, p: float, activation: int, keep_hidden: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return x.new_empty(x.shape), x.new_empty(order.shape[0] if keep_hidden else 0, w1.shape[1])
+    kept = keep_hidden and not _is_narrow(x, activation)
+    return x.new_empty(x.shape), x.new_empty(order.shape[0] if kept else 0, w1.shape[1])
 
 
 @torch.library.register_fake("tsattn::expert_feedforward_backward")
@@ -74,3 +77,7 @@ def _backward_fake(
     w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, seed: Any, p: float, activation: int,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return tuple(t.new_empty(t.shape) for t in (x, weights, w1, b1, w2, b2))
+
+
+def _is_narrow(x: Tensor, activation: int) -> bool:
+    return x.dtype == torch.float32 and x.shape[1] <= _NARROW and activation == _GELU
