@@ -13,7 +13,7 @@ from tsattn.ops import VALUE_ACTIVATIONS, expert_feedforward, sort_slots
 from tsattn.ops.experts import reference
 
 NAMES = ("expand_weight", "expand_bias", "contract_weight", "contract_bias")
-SHAPES = [(1, 16, 16, 1, 1), (47, 16, 48, 3, 2), (700, 48, 32, 4, 2), (1300, 32, 64, 2, 1)]
+SHAPES = [(53, 16, 32, 1, 1), (47, 16, 48, 3, 2), (700, 48, 32, 4, 2), (1300, 32, 64, 2, 1)]
 """Tokens, width, hidden units, experts, choices of a token."""
 
 
@@ -93,6 +93,17 @@ def results(run, given: dict[str, Tensor]) -> dict[str, Tensor]:
     above = torch.randn(output.shape, generator=generator).bfloat16().to(output.dtype)
     gradients = torch.autograd.grad(output, list(leaves.values()), above)
     return {"output": output.detach()} | dict(zip(leaves, gradients, strict=True))
+
+
+@pytest.mark.needs_kernels
+@pytest.mark.parametrize("width", [16, 48])
+def test_one_token_and_none(width: int) -> None:
+    for tokens in (0, 1):
+        how = (*choice(tokens, 3, 2), torch.tensor(5), 0.2, "gelu")
+        given = inputs(tokens, width, 32, 3, 2, torch.float32)
+        found, expected = results(operation(*how), given), results(plain(*how), given)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
 
 
 @pytest.mark.needs_kernels
