@@ -1,4 +1,4 @@
-"""Feed-forward experts in one operation: error budget, mask, determinism, registration, messages."""
+"""Feed-forward experts in one operation: error budget, mask, threads, registration, messages."""
 
 # pyright: reportArgumentType=false, reportCallIssue=false
 
@@ -34,9 +34,7 @@ def inputs(
         "contract_weight": torch.randn(experts, width, hidden) / math.sqrt(hidden),
         "contract_bias": torch.randn(experts, width),
     }
-    return {name: t.to(dtype) for name, t in drawn.items()} | {
-        "weights": torch.rand(tokens, top_k)
-    }
+    return {name: t.to(dtype) for name, t in drawn.items()} | {"weights": torch.rand(tokens, top_k)}
 
 
 def operation(order: Tensor, counts: Tensor, seed: Tensor | None, p: float, activation: str):

@@ -1,4 +1,4 @@
-"""Quadratic logits of low rank in one operation: error budget, determinism, registration, messages."""
+"""Quadratic logits of low rank in one operation: error budget, threads, registration, messages."""
 
 import pytest
 import torch

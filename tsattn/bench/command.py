@@ -151,18 +151,9 @@ def _moe(options: Namespace, console: Console) -> Any:
     if gate.failures(checks):
         return checks, {}, []
     memory: Memory = partial(measure_mixture, threads=options.threads)
-    timings = [
-        timing
-        for size in sizes
-        for timing in time_mixtures(
-            size,
-            parts,
-            names,
-            precisions,
-            rounds=options.rounds,
-            memory=memory if options.memory else lambda *_: None,
-        )
-    ]
+    how: dict[str, Any] = {"rounds": options.rounds}
+    how["memory"] = memory if options.memory else lambda *_: None
+    timings = [t for size in sizes for t in time_mixtures(size, parts, names, precisions, **how)]
     return checks, {}, timings
 
 

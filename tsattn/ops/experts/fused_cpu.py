@@ -23,15 +23,14 @@ torch.library.define(
 )
 torch.library.define(
     "tsattn::expert_feedforward_backward",
-    f"(Tensor grad, Tensor hidden, {_GIVEN}) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"(Tensor grad, Tensor hidden, {_GIVEN}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=_TAGS,
 )
 
 
 def expert_feedforward(
-    x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor, parameters: tuple[Tensor, ...],
-    seed: Tensor | None, p: float, activation: int,
+    x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor,
+    parameters: tuple[Tensor, ...], seed: Tensor | None, p: float, activation: int,
 ) -> Tensor:  # fmt: skip
     """Compute the weighted sum of the chosen experts' outputs, [N, D]."""
     given = (x_ND, weights_NK, *parameters)
