@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tsattn.bench import footprint
 from tsattn.bench.arithmetic import forward_gflop
+from tsattn.bench.contenders import contender, runs_of
 from tsattn.bench.peers import huggingface, neuralforecast, peers_of
 from tsattn.bench.recipes import RECIPES, Recipe, with_impl
-from tsattn.bench.train import contender, operations, peer_checks, runs_of
+from tsattn.bench.train import operations, peer_checks
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.memory import peak_resident_mib
 

@@ -136,6 +136,23 @@ def test_features_reach_the_head_width_first_then_patches() -> None:
     torch.testing.assert_close(network(x).mean, expected.transpose(1, 2))
 
 
+@pytest.mark.parametrize("individual_head", [False, True])
+@pytest.mark.parametrize("features", [1, 300, 1 << 20])
+def test_evaluation_in_parts_gives_the_forecast_of_the_whole(
+    features: int, individual_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tsattn.models.patchtst._CACHED_FEATURES", features)
+    network = build(channels=5, individual_head=individual_head)
+    x = windows(batch=3, channels=5)
+    whole = network(x).mean  # with gradients nothing is taken apart
+    calls: list[int] = []
+    network.embed.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x).mean, whole, rtol=1e-12, atol=1e-12)
+    parts = 1 if individual_head else {1: 15, 300: 4, 1 << 20: 1}[features]
+    assert len(calls) == parts
+
+
 def test_dropout_sits_where_the_published_recipe_has_it() -> None:
     network = PatchTST(3, 24, 7, **SMALL, dropout=0.3, head_dropout=0.1)
     passed = dropouts_in_order(network, windows().float())

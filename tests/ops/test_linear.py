@@ -22,7 +22,9 @@ def inputs(dtype: torch.dtype, *shape: int, features: int = 48) -> dict[str, Ten
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape", [(7, 5, 16), (300, 33), (1100, 16), (16,), (0, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(7, 5, 16), (300, 33), (1100, 16), (513, 64), (16,), (0, 16)], ids=str
+)
 def test_output_and_gradients_stay_within_the_error_budget(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
@@ -32,6 +34,19 @@ def test_output_and_gradients_stay_within_the_error_budget(
 
 def test_the_number_of_threads_changes_nothing() -> None:
     tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, 16).items()}
+    found: list[tuple[Tensor, ...]] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            output = fused_cpu.linear(**tensors)
+            found.append((output, *torch.autograd.grad(output.square().sum(), [*tensors.values()])))
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_a_wide_map_reduces_the_sums_of_its_bias_in_one_order() -> None:
+    tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, 80).items()}
     bias: list[Tensor] = []
     try:
         for threads in (1, 2):
@@ -51,13 +66,15 @@ def test_the_bias_may_be_absent_and_the_input_turned_around() -> None:
 def test_only_large_products_on_a_cpu_go_there(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(fused_cpu, "linear", lambda *given: calls.append(given) or given[0])
-    small, large = inputs(torch.float32, 8, 16), inputs(torch.float32, 30000, 16)
-    linear(**small)
+    large = inputs(torch.float32, 30000, 16)
+    for small in (inputs(torch.float32, 8, 16), inputs(torch.float32, 2000, 80)):
+        linear(**small)
     assert not calls
     linear(**large)
-    assert len(calls) == 1
+    linear(**inputs(torch.float32, 2000, 16))
+    assert len(calls) == 2
     linear(**{name: tensor.double() for name, tensor in large.items()})
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 def test_autocast_decides_the_dtype() -> None:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import torch
 
+from tsattn.bench.contenders import contender, runs_of
 from tsattn.bench.recipes import Recipe
-from tsattn.bench.train import contender, runs_of
 from tsattn.memory import peak_resident_mib
 
 _STEPS = 3

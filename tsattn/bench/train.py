@@ -1,26 +1,20 @@
 """Timings of whole networks: optimiser step, forward pass and evaluation beside the peers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from tsattn.bench import gate
 from tsattn.bench.arithmetic import BACKWARD, forward_gflop
 from tsattn.bench.ceilings import ceiling, product_rates
-from tsattn.bench.peers import Peer, ours, peers_of
-from tsattn.bench.recipes import Recipe, with_impl
-from tsattn.bench.timing import Spread, measure, speed_up
-from tsattn.errors import ConfigError
+from tsattn.bench.peers import peers_of
+from tsattn.bench.recipes import Recipe
+from tsattn.bench.timing import Spread, speed_up, take_turns
+from tsattn.bench.worker import PHASES, workers
 
 PRECISIONS = ("float32", "bf16")
-PHASES = ("step", "forward", "backward", "evaluation", "one window")
-_LEARNING_RATE = 1e-4
-Runs = Mapping[str, Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -60,63 +54,6 @@ def names_of(
     return own + [f"{peer} float32" for peer in peers]
 
 
-def contender(recipe: Recipe, name: str) -> Peer:
-    """Build what a name means, ready to run on one batch of the recipe.
-
-    Raises:
-        ConfigError: the recipe has no such peer.
-        MissingExtraError: the peer's package is not installed.
-    """
-    who, _ = name.rsplit(" ", 1)
-    batch = recipe.draw()
-    peers = peers_of(recipe)
-    if who in peers:
-        return peers[who](recipe, batch)
-    try:
-        return ours(with_impl(recipe.network(), who), batch)
-    except ValueError as error:
-        raise ConfigError(f"{recipe.name} has neither a peer nor an impl {who!r}") from error
-
-
-def runs_of(made: Peer, precision: str) -> Runs:
-    """Return the phases of a network as functions without arguments.
-
-    ``loss`` is what has to run before every ``backward``.
-    """
-    losses: list[Tensor] = []
-    optimizer = torch.optim.Adam(made.module.parameters(), lr=_LEARNING_RATE)
-
-    def forward() -> Tensor:
-        made.module.train()
-        with _autocast(precision):
-            return made.forecast()
-
-    def loss() -> None:
-        optimizer.zero_grad()
-        losses[:] = [F.mse_loss(forward().float(), made.target)]
-
-    def backward() -> None:
-        losses.pop().backward()
-
-    def step() -> None:
-        loss()
-        backward()
-        optimizer.step()
-
-    def evaluate() -> None:
-        made.module.eval()
-        with torch.inference_mode(), _autocast(precision):
-            made.forecast()
-
-    return {
-        "step": step,
-        "forward": lambda: _ignore(forward()),
-        "loss": loss,
-        "backward": backward,
-        "evaluation": evaluate,
-    }
-
-
 def peer_checks(recipe: Recipe, peers: Sequence[str]) -> Iterator[gate.Check]:
     """Check that the peers which hold our weights give our forecast."""
     small = recipe.with_batch(2)
@@ -136,22 +73,23 @@ def time_training(
     names: Sequence[str],
     *,
     rounds: int,
+    threads: int,
     memory: Callable[[Recipe, str], tuple[float, float] | None],
 ) -> Iterator[TrainTiming]:
-    """Time all contenders of a recipe in turn.
+    """Time all contenders of a recipe in turn, each in a process of its own.
 
     Args:
         recipe: the recipe.
         names: see `names_of`.
         rounds: how often each is timed.
+        threads: threads of torch.
         memory: peak and growth in MiB of a contender's training, or None.
     """
     work = operations(recipe)
     rates = product_rates(recipe.products)
     needed = {name: memory(recipe, name) for name in names}
     own_peers = [name for name in names if name.rsplit(" ", 1)[0] in peers_of(recipe)]
-    for phase, runs, before in _phases(recipe, names):
-        seconds = measure(runs, rounds, before=before)
+    for phase, seconds in _seconds(recipe, names, rounds, threads):
         for name, taken in seconds.items():
             peers = [] if name in own_peers else own_peers
             gflops = work[phase] / Spread.of(taken).median
@@ -170,23 +108,13 @@ def time_training(
             )
 
 
-def _phases(recipe: Recipe, names: Sequence[str]) -> Iterator[tuple[str, Runs, Runs | None]]:
-    """Yield every phase with its contenders, and what has to run before each of them.
-
-    The batch is laid out before anything is timed.
-    """
-
-    def built(size: Recipe) -> dict[str, Runs]:
-        return {name: runs_of(contender(size, name), name.rsplit(" ", 1)[1]) for name in names}
-
-    def of(phase: str) -> Runs:
-        return {name: run[phase] for name, run in runs.items()}
-
-    runs = built(recipe)
-    for phase in PHASES[:-1]:
-        yield phase, of(phase), of("loss") if phase == "backward" else None
-    runs = built(recipe.with_batch(1))
-    yield PHASES[-1], of("evaluation"), None
+def _seconds(
+    recipe: Recipe, names: Sequence[str], rounds: int, threads: int
+) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    with workers(recipe, names, threads) as team:
+        for phase in PHASES:
+            samples = {name: partial(worker.sample, phase) for name, worker in team.items()}
+            yield phase, take_turns(samples, rounds)
 
 
 def operations(recipe: Recipe) -> dict[str, float]:
@@ -199,11 +127,3 @@ def operations(recipe: Recipe) -> dict[str, float]:
         "evaluation": forward,
         "one window": forward / recipe.batch,
     }
-
-
-def _autocast(precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-
-
-def _ignore(_: Tensor) -> None:
-    """Take a result that only had to be computed."""

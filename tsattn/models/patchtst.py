@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
+from tsattn.models.base import Forecast, ForecastNetwork, TokenPlaces, require_at_least
 from tsattn.nn import (
     EncoderLayer,
     FeedForward,
@@ -21,8 +21,8 @@ from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, HorizonMarks
 
-_CACHED_FEATURES = 1 << 20
-"""Tokens times width of the sequences that are evaluated together: 4 MiB in float32."""
+_CACHED_FEATURES = 1 << 19
+"""Tokens times width of the channels that are evaluated together: 2 MiB in float32."""
 
 
 class PatchTST(ForecastNetwork):
@@ -146,19 +146,44 @@ class PatchTST(ForecastNetwork):
         """Forecast every channel from its own window; calendar features are not used."""
         self.check_window(x_BTC)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
-        tokens = self.embed(x)
-        x, losses = self._encode(tokens.flatten(0, 1))
-        y_BHC = self.head(x.view_as(tokens)).transpose(1, 2)
+        y_BCH, losses = self._in_parts(x) if self._evaluates_in_parts else self._forecast(x)
+        y_BHC = y_BCH.transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
         return Forecast(y_BHC, losses=losses)
 
-    def _encode(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
-        """Apply the layers: in evaluation to few sequences at a time, whose tokens fit a cache."""
-        if self.training or torch.is_grad_enabled() or not self._is_dense:
-            return self._apply_layers(x_BPD)
-        parts = torch.split(x_BPD, max(1, _CACHED_FEATURES // x_BPD[0].numel()))
-        return torch.cat([self._apply_layers(part)[0] for part in parts]), {}
+    def token_places(self, layer: str) -> TokenPlaces | None:
+        """Return the middle and the channel of each patch; those of a channel lie together."""
+        if not layer.startswith("layers."):
+            return None
+        embed = self.embed
+        middles_P = torch.arange(embed.num_patches) * embed.stride + embed.patch_length // 2
+        channels = torch.arange(self.channels).repeat_interleave(embed.num_patches)
+        return TokenPlaces(middles_P.clamp_max(self.context - 1).repeat(self.channels), channels)
+
+    def _forecast(self, x_BTC: Tensor, head_weight: Tensor | None = None) -> tuple[Tensor, Losses]:
+        tokens = self.embed(x_BTC)
+        x_BPD, losses = self._apply_layers(tokens.flatten(0, 1))
+        return self.head(x_BPD.view_as(tokens), head_weight), losses
+
+    def _in_parts(self, x_BTC: Tensor) -> tuple[Tensor, Losses]:
+        """Forecast few channels at a time, as windows of their own, whose tokens fit a cache."""
+        batch, context, channels = x_BTC.shape
+        windows = x_BTC.transpose(1, 2).reshape(-1, context, 1)
+        parts = torch.split(windows, max(1, _CACHED_FEATURES // self.head.features))
+        weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
+        forecasts = [self._forecast(part, weight)[0] for part in parts]
+        return torch.cat(forecasts).view(batch, channels, -1), {}
+
+    @property
+    def _evaluates_in_parts(self) -> bool:
+        """Whether channels share all maps, and every token is fed by itself.
+
+        A mixture's losses are those of a whole batch.
+        """
+        if self.training or torch.is_grad_enabled() or self.head.individual:
+            return False
+        return all(type(layer.feedforward) is FeedForward for layer in self.layers)
 
     def _apply_layers(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         factors = None
@@ -167,8 +192,3 @@ class PatchTST(ForecastNetwork):
             x_BPD, factors, more = layer(x_BPD, factors)
             losses = summed(losses, more)
         return x_BPD, losses
-
-    @property
-    def _is_dense(self) -> bool:
-        """Whether every token is fed by itself; a mixture's losses are those of a whole batch."""
-        return all(type(layer.feedforward) is FeedForward for layer in self.layers)

@@ -41,15 +41,32 @@ class ForecastHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(*copies, horizon).uniform_(-bound, bound))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the forecasts [B, C, H] from features [B, C, F] or tokens [B, C, P, D]."""
+    @property
+    def features(self) -> int:
+        """Number of features per channel."""
+        return self.weight.shape[-1]
+
+    def weight_of_tokens(self, patches: int) -> Tensor:
+        """Return the shared weight [H, P * D] for features that lie token by token."""
+        return self.weight.view(len(self.weight), -1, patches).transpose(1, 2).flatten(1)
+
+    def forward(self, x: Tensor, weight_of_tokens: Tensor | None = None) -> Tensor:
+        """Return the forecasts [B, C, H] from features [B, C, F] or tokens [B, C, P, D].
+
+        Args:
+            x: features or tokens.
+            weight_of_tokens: of the method of that name, where it is needed more than once.
+        """
         weight: Tensor = self.weight
         if x.ndim == 4:
-            if not self.individual and x.shape[0] * x.shape[1] > len(weight):
-                # turning the weight around is less work than turning the tokens
-                weight = weight.view(-1, x.shape[3], x.shape[2]).transpose(1, 2).flatten(1)
-            else:
+            # turning the weight around is less work than turning many tokens
+            many = not self.individual and x.shape[0] * x.shape[1] > len(weight)
+            if many and weight_of_tokens is None:
+                weight_of_tokens = self.weight_of_tokens(x.shape[2])
+            if weight_of_tokens is None:
                 x = x.transpose(2, 3)
+            else:
+                weight = weight_of_tokens
             x = x.flatten(2)
         if self.individual:
             forecast = torch.einsum("bcf,chf->bch", x, weight) + self.bias

@@ -46,7 +46,8 @@ class RevIN(nn.Module):
     def normalise(self, x_BTC: Context) -> tuple[Tensor, WindowStatistics]:
         """Return the normalised window and what was taken out of it."""
         history = x_BTC.detach().float() if x_BTC.dtype != torch.float64 else x_BTC.detach()
-        variance, mean = torch.var_mean(history, dim=1, keepdim=True, unbiased=False)
+        mean = history.mean(dim=1, keepdim=True)
+        variance = (history - mean).square().mean(dim=1, keepdim=True)  # var_mean takes longer
         level = history[:, -1:] if self.subtract_last else mean
         statistics = WindowStatistics(level, torch.sqrt(variance + self.eps))
         x_BTC = (x_BTC - statistics.level_B1C) / statistics.spread_B1C

@@ -43,6 +43,7 @@ _SOURCES = (
     "feedforward/feedforward_bindings.cpp",
     "linear/column_sums.cpp",
     "linear/linear_cpu.cpp",
+    "linear/narrow.cpp",
     "low_rank/low_rank_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",

@@ -41,7 +41,9 @@ from tsattn.training.parser import RecipeParser
 from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.routing import RoutingOfTest
+from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.task import ForecastTask
+from tsattn.training.upcycling import upcycle_checkpoint
 
 _LINKS = {
     "data.channels": "model.network.init_args.channels",
@@ -126,6 +128,11 @@ class TrainingCLI(LightningCLI):
             type=Path | None,
             help="npz file for the forecasts of all test windows",
         )
+        parser.add_argument(
+            "--upcycle",
+            type=Path | None,
+            help="with fit: start a network of mixtures from this checkpoint of the dense one",
+        )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
             {
@@ -192,10 +199,12 @@ class TrainingCLI(LightningCLI):
         """Add the callbacks that write the run folder."""
         self.predictions = Predictions(everything=self._given.save_predictions is not None)
         self.routing = RoutingOfTest()
+        self.routing_epochs = RoutingOfEpochs(self.folder.routing if self.keeps_files else None)
         callbacks: list[Callback] = [self.predictions, self.routing]
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
-            callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
+            callbacks += [StayStopped(), self.table, self.routing_epochs]
+            callbacks += checkpoint_callbacks(self.folder)
             callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
@@ -223,6 +232,8 @@ class TrainingCLI(LightningCLI):
             if self.resuming:
                 data, training = self.datamodule.describe(), self.model.describe()
                 require_same_run(content, data, training, checkpoint)
+        elif self._given.upcycle:
+            upcycle_checkpoint(self.model.network, self._given.upcycle)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -282,7 +293,7 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
-            moe=self.routing.summary(),
+            moe=self.routing.summary(self.routing_epochs.final()),
             recipes=recipes_of(self.arguments),
             limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,
@@ -304,6 +315,8 @@ class TrainingCLI(LightningCLI):
         given = self._given.clone()
         if Path(given.data.dataset).is_file():
             given.data.dataset = str(Path(given.data.dataset).resolve())
+        if given.upcycle:
+            given.upcycle = given.upcycle.resolve()
         if given.data.root is not None:
             given.data.root = Path(given.data.root).expanduser().resolve()
         given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon

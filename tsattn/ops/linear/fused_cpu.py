@@ -1,4 +1,4 @@
-"""A linear map through oneDNN, which torch carries but takes for few float32 products."""
+"""A linear map through oneDNN, which torch takes for few float32 products, or through our own."""
 
 # Torch's registration functions carry no types.
 # pyright: reportUnknownMemberType=false, reportUntypedFunctionDecorator=false

@@ -1,8 +1,9 @@
-// A linear map and its derivatives. Products with the weight go to oneDNN's pointwise linear, which
-// adds the bias as it writes; the gradient of the weight is torch's own product. Schemas in
-// fused_cpu.py.
+// A linear map and its derivatives. Between few features it is computed here (narrow.h); other
+// products with the weight go to oneDNN's pointwise linear, which adds the bias as it writes, and the
+// gradient of the weight is torch's own product. Schemas in fused_cpu.py.
 
 #include "column_sums.h"
+#include "narrow.h"
 
 #include "../cpu/autograd.h"
 
@@ -18,6 +19,28 @@ using torch::autograd::Function;
 
 Tensor rows_of(const Tensor& x) {
   return x.reshape({-1, x.size(-1)}).contiguous();
+}
+
+bool is_narrow(const Tensor& x, const Tensor& weight) {
+  return x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+      NarrowLinear::fits(weight.size(1), weight.size(0));
+}
+
+NarrowLinear narrow_problem(const Tensor& rows, const Tensor& weight) {
+  return {
+      rows.size(0), weight.size(1), weight.size(0), rows.const_data_ptr<float>(),
+      weight.const_data_ptr<float>()};
+}
+
+Tensor narrow_forward(const Tensor& rows, const Tensor& weight_, const OptionalTensor& bias_) {
+  const Tensor weight = weight_.contiguous();
+  const Tensor bias = bias_.has_value() ? bias_->contiguous() : Tensor();
+  TORCH_CHECK(!bias.defined() || bias.scalar_type() == at::kFloat, "expected a float32 bias");
+  Tensor y = at::empty({rows.size(0), weight.size(0)}, rows.options());
+  narrow_linear_forward(
+      narrow_problem(rows, weight), bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+      y.mutable_data_ptr<float>());
+  return y;
 }
 
 // rows W' + bias
@@ -44,7 +67,10 @@ Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
       "expected one bias per feature");
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
-  return multiply(rows_of(x), weight, bias).view(sizes);
+  const Tensor rows = rows_of(x);
+  const Tensor y =
+      is_narrow(x, weight) ? narrow_forward(rows, weight, bias) : multiply(rows, weight, bias);
+  return y.view(sizes);
 }
 
 Tensor sum_rows(const Tensor& rows) {
@@ -60,9 +86,30 @@ Tensor sum_rows(const Tensor& rows) {
   return sums.to(rows.scalar_type());
 }
 
+std::tuple<Tensor, Tensor, Tensor> narrow_backward(
+    const Tensor& grad_, const Tensor& x, const Tensor& weight_, bool need_x, bool need_weight,
+    bool need_bias) {
+  const Tensor grad = rows_of(grad_), rows = rows_of(x), weight = weight_.contiguous();
+  const auto made = [&](bool needed, at::IntArrayRef sizes) {
+    return at::empty(needed ? sizes : at::IntArrayRef(0), weight.options());
+  };
+  const auto pointer = [](bool needed, Tensor& t) {
+    return needed ? t.mutable_data_ptr<float>() : nullptr;
+  };
+  Tensor grad_x = made(need_x, x.sizes()), grad_weight = made(need_weight, weight.sizes()),
+         grad_bias = made(need_bias, {weight.size(0)});
+  narrow_linear_backward(
+      narrow_problem(rows, weight), grad.const_data_ptr<float>(),
+      {pointer(need_x, grad_x), pointer(need_weight, grad_weight), pointer(need_bias, grad_bias)});
+  return {grad_x, grad_weight, grad_bias};
+}
+
 std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& grad, const Tensor& x, const Tensor& weight, bool need_x, bool need_weight,
     bool need_bias) {
+  if (is_narrow(x, weight)) {
+    return narrow_backward(grad, x, weight, need_x, need_weight, need_bias);
+  }
   const Tensor rows = rows_of(grad);
   const Tensor nothing = at::empty({0}, weight.options());
   Tensor grad_x = nothing;
