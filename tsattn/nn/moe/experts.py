@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.nn.dropout import Dropout
+from tsattn.nn.moe.grouped import grouped_linear, membership, obstacle_to_groups
 from tsattn.ops import ValueActivation, build, expert_feedforward, feedforward
 from tsattn.ops.activations import activate, as_function
 from tsattn.ops.experts.api import obstacle
@@ -221,7 +222,7 @@ class FeedForwardExperts(Experts):
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by grouped products."""
-        membership_SE = _membership(ends_E, len(x_SD))
+        membership_SE = membership(ends_E, len(x_SD))
         hidden = grouped_linear(x_SD, self.expand_weight, self.expand_bias, ends_E, membership_SE)
         return grouped_linear(
             self.hidden(hidden), self.contract_weight, self.contract_bias, ends_E, membership_SE
@@ -229,7 +230,7 @@ class FeedForwardExperts(Experts):
 
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
-        return _groupable(x, self.d_model, self.d_ff)
+        return obstacle_to_groups(x, self.d_model, self.d_ff)
 
     def extra_repr(self) -> str:
         """Name the sizes."""
@@ -263,11 +264,11 @@ class LinearExperts(Experts):
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by a grouped product."""
-        return grouped_linear(x_SD, self.weight, self.bias, ends_E, _membership(ends_E, len(x_SD)))
+        return grouped_linear(x_SD, self.weight, self.bias, ends_E, membership(ends_E, len(x_SD)))
 
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
-        return _groupable(x, self.d_model)
+        return obstacle_to_groups(x, self.d_model)
 
 
 def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
@@ -275,43 +276,6 @@ def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return (x_ND,)
     return torch.split(x_ND, max(1, _CHUNK_NUMBERS // (copies * max(1, x_ND.shape[1]))))
-
-
-def grouped_linear(
-    x_SD: Tensor, weight_EFD: Tensor, bias_EF: Tensor, ends_E: Tensor, membership_SE: Tensor
-) -> Tensor:
-    """Return ``W_e x + b_e`` for rows sorted by expert, as one grouped product.
-
-    The biases are spread by a product with the membership, whose backward pass adds in a fixed
-    order.
-    """
-    dtype = _product_dtype(x_SD)
-    product = F.grouped_mm(x_SD.to(dtype), weight_EFD.to(dtype).mT, offs=ends_E.to(torch.int32))
-    return product + membership_SE.to(product.dtype) @ bias_EF.to(product.dtype)
-
-
-def _membership(ends_E: Tensor, rows: int) -> Tensor:
-    """Say which row belongs to which expert, [S, E]."""
-    row_S1 = torch.arange(rows, device=ends_E.device)[:, None]
-    starts_E = torch.cat([ends_E.new_zeros(1), ends_E[:-1]])
-    return (row_S1 >= starts_E) & (row_S1 < ends_E)
-
-
-def _groupable(x: Tensor, *widths: int) -> str:
-    dtype = _product_dtype(x)
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"grouped products take float32 and bfloat16, not {dtype}"
-    if any(width * dtype.itemsize % 16 for width in widths):
-        return f"grouped products need rows of a multiple of 16 bytes, got widths {list(widths)}"
-    return ""
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that products of ``x`` are computed in: that of autocast where it is on."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
