@@ -10,12 +10,30 @@ import torch
 from tsattn.bench import command, mixture_memory
 from tsattn.bench.gate import Check
 from tsattn.bench.mixture_gate import mixture_checks
-from tsattn.bench.mixture_timing import MixtureTiming, bars_of, summary, table, time_mixtures
-from tsattn.bench.mixtures import MIXTURES, NAMES, PARTS, SIZES, contender, runs_of, tokens_of
+from tsattn.bench.mixture_timing import (
+    MixtureTiming,
+    as_planned,
+    bars_of,
+    summary,
+    table,
+    time_mixtures,
+)
+from tsattn.bench.mixtures import (
+    COMPETING,
+    COMPETITION,
+    MIXTURES,
+    NAMES,
+    PARTS,
+    SIZES,
+    competitions_per_step,
+    contender,
+    runs_of,
+    tokens_of,
+)
 from tsattn.bench.timing import Spread
 from tsattn.cli import main
 from tsattn.memory import peak_resident_mib
-from tsattn.nn.moe import MoE
+from tsattn.nn.moe import CompeteSMoE, MoE
 
 WEATHER, SMALL, ETTH1 = SIZES
 TINY = ETTH1.with_batch(1)
@@ -66,7 +84,7 @@ def test_computations_are_checked_and_a_wrong_one_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = list(mixture_checks([TINY], NAMES, ["float32", "bf16"]))
-    assert len(found) == 3 * 2 * 3  # gates, precisions, computations
+    assert len(found) == 4 * 2 * 3  # gates, precisions, computations
     assert [check for check in found if not check.passed] == []
     mixed = MoE.mix
     monkeypatch.setattr(
@@ -100,11 +118,48 @@ def test_all_is_timed_in_turn_and_compared() -> None:
     assert [t.peak_mib for t in found] == [20.0] * 3 + [None] * 9
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_one_layer_competes_at_competing_steps_and_none_at_free_ones(part: str) -> None:
+    for name, expected in ((COMPETITION, 0), (COMPETING, 1)):
+        made = contender(TINY, part, name)
+        layers = [m for m in made.module.modules() if isinstance(m, CompeteSMoE)]
+        runs_of(made, "float32")["step"]()
+        assert [layer.schedule.is_on for layer in layers].count(True) == expected
+        # as many layers as the recipe has, each at 7 % of the steps
+        assert competitions_per_step(made.module) == pytest.approx(0.07 * len(layers), rel=0.05)
+    assert competitions_per_step(contender(TINY, part, "linear").module) == 0
+
+
+def test_the_mean_step_counts_competitions_as_often_as_they_are_planned() -> None:
+    seconds = {COMPETITION: [1.0, 2.0], COMPETING: [2.0, 6.0], "linear": [1.0, 1.0]}
+    assert as_planned(seconds, 0.25) == seconds | {COMPETITION: [1.25, 3.0]}
+    assert as_planned({COMPETITION: [1.0]}, 0.25) == {COMPETITION: [1.0]}
+
+
+def test_competition_is_timed_at_both_kinds_of_steps() -> None:
+    found = {
+        (t.phase, t.name): t
+        for t in time_mixtures(
+            TINY, ["feed-forward"], ["linear", COMPETITION], ["float32"], rounds=1,
+            memory=lambda size, part, name, precision: (30.0 if name == COMPETING else 20.0, 2.0),
+        )
+    }  # fmt: skip
+    assert ("evaluation", COMPETING) not in found
+    mean, most = found["step", COMPETITION], found["step", COMPETING]
+    assert mean.bars == {"linear": 1.15}
+    assert most.bars == {}
+    assert mean.milliseconds.median < most.milliseconds.median
+    assert mean.peak_mib == most.peak_mib == 30.0
+
+
 def test_wide_mixtures_are_held_to_the_dense_and_quadratic_gates_to_the_linear_one() -> None:
     assert bars_of("network", "step", "dense", 128) == {}
     assert bars_of("feed-forward", "forward", "linear", 128) == {"dense": 1.5}
     assert bars_of("network", "step", "monomial", 128) == {"dense": 1.5, "linear": 1.1}
     assert bars_of("network", "backward", "monomial", 16) == {}
+    assert bars_of("network", "step", COMPETITION, 128) == {"linear": 1.15}
+    assert bars_of("network", "forward", COMPETITION, 128) == {}
+    assert bars_of("network", "step", COMPETING, 128) == {}
 
 
 def test_what_is_over_a_bar_is_marked_and_counted() -> None:

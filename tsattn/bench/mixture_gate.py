@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tsattn.bench.gate import Check, budget
-from tsattn.bench.mixtures import MIXTURES
+from tsattn.bench.mixtures import MIXTURES, let_compete
 from tsattn.bench.recipes import Recipe
 from tsattn.nn.moe import Computing, MoE
 
@@ -20,6 +20,7 @@ def mixture_checks(
 ) -> Iterator[Check]:
     """Compare outputs, losses and gradients of every computation with float64, dropout off.
 
+    A mixture with competition is compared at a step at which it competes.
     The truth and the yardstick are all experts on all tokens in plain torch.
 
     Args:
@@ -33,6 +34,7 @@ def mixture_checks(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 mixture = MIXTURES[name](width, active_d_ff=hidden)
+                let_compete(mixture, competes=True)
                 x_ND, above_ND = torch.randn(2, _TOKENS, width)
             exact = _results(copy.deepcopy(mixture).double(), "all", x_ND, above_ND, "float32")
             for precision in precisions:

@@ -1,9 +1,16 @@
 """Timings of mixtures of experts beside the dense feed-forward, and the bars they are held to."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tsattn.bench.mixtures import PHASES, contender, runs_of
+from tsattn.bench.mixtures import (
+    COMPETING,
+    COMPETITION,
+    PHASES,
+    competitions_per_step,
+    contender,
+    runs_of,
+)
 from tsattn.bench.recipes import Recipe
 from tsattn.bench.timing import Spread, measure, speed_up
 
@@ -11,6 +18,7 @@ WIDE = 128
 """Width of a token from which on a mixture is held to the bar beside the dense feed-forward."""
 DENSE_BAR = 1.5
 QUADRATIC_BAR = 1.1
+COMPETITION_BAR = 1.15
 Memory = Callable[[Recipe, str, str, str], tuple[float, float] | None]
 """Tells peak and growth in MiB of training: size, part, name, precision; None where unknown."""
 
@@ -25,7 +33,8 @@ class MixtureTiming:
         precision: ``float32`` or ``bf16``.
         phase: ``step`` (forwards, backwards, Adam), ``forward`` (training mode), ``backward`` or
             ``evaluation``.
-        name: ``dense``, or the gate of the mixture.
+        name: ``dense``, or the gate of the mixture; ``competition`` is the mean over a training
+            in which layers compete as planned, ``competing`` a step at which one of them does.
         milliseconds: time of one batch.
         times: how many times as long as ``dense`` and as ``linear`` it takes; the rounds' ratios.
         bars: what such a median may be at most, where it is held to something.
@@ -54,12 +63,15 @@ def bars_of(part: str, phase: str, name: str, width: int) -> dict[str, float]:
     """Return what a contender is held to, by the name of what it is compared with.
 
     A mixture of wide tokens takes at most `DENSE_BAR` times as long as the dense feed-forward, in
-    every phase, alone and in the network; a step with a quadratic gate at most `QUADRATIC_BAR`
-    times as long as one with a linear gate.
+    every phase, alone and in the network; a step of the network with a quadratic gate at most
+    `QUADRATIC_BAR` times as long as one with a linear gate; a step of a mixture with competition
+    in the mean at most `COMPETITION_BAR` times as long as one without, alone and in the network.
     """
+    if name in ("dense", COMPETING):
+        return {}
+    if name == COMPETITION:
+        return {"linear": COMPETITION_BAR} if phase == "step" else {}
     bars: dict[str, float] = {}
-    if name == "dense":
-        return bars
     if width >= WIDE:
         bars["dense"] = DENSE_BAR
     if name in ("polynomial", "monomial") and part == "network" and phase == "step":
@@ -76,35 +88,70 @@ def time_mixtures(
     rounds: int,
     memory: Memory,
 ) -> Iterator[MixtureTiming]:
-    """Time all contenders of a size in turn, each part, precision and phase for itself."""
-    width = size.arguments["d_model"]
+    """Time all contenders of a size in turn, each part, precision and phase for itself.
+
+    Steps at which a layer competes are timed beside free ones; the time of ``competition`` is that
+    of a free step, and what a competing layer adds as often as layers compete by the plan.
+    """
+    names = [*names, *[COMPETING] * (COMPETITION in names and COMPETING not in names)]
     for part in parts:
         for precision in precisions:
             needed = {name: memory(size, part, name, precision) for name in names}
-            runs = {name: runs_of(contender(size, part, name), precision) for name in names}
+            needed |= {COMPETITION: needed[COMPETING]} if COMPETING in needed else {}
+            made = {name: contender(size, part, name) for name in names}
+            runs = {name: runs_of(one, precision) for name, one in made.items()}
+            often = competitions_per_step(made[COMPETITION].module) if COMPETITION in made else 0.0
             for phase in PHASES:
-                before = {name: run["loss"] for name, run in runs.items()}
-                seconds = measure(
-                    {name: run[phase] for name, run in runs.items()},
-                    rounds,
-                    before=before if phase == "backward" else None,
-                )
-                for name, taken in seconds.items():
-                    # how many times faster the other is, is how many times as long this one takes
-                    others = [o for o in ("dense", "linear") if o in seconds and o != name]
-                    peak = needed[name] if phase == "step" else None
-                    yield MixtureTiming(
-                        size=size.name,
-                        part=part,
-                        precision=precision,
-                        phase=phase,
-                        name=name,
-                        milliseconds=Spread.of([1e3 * s for s in taken]),
-                        times={o: speed_up(seconds[o], taken) for o in others},
-                        bars=bars_of(part, phase, name, width),
-                        peak_mib=peak[0] if peak else None,
-                        growth_mib=peak[1] if peak else None,
-                    )
+                seconds = as_planned(_seconds(runs, phase, rounds), often)
+                yield from _timings((size, part, precision, phase), seconds, needed)
+
+
+def as_planned(seconds: Mapping[str, Sequence[float]], often: float) -> dict[str, list[float]]:
+    """Turn free steps of a mixture with competition into the mean over a training.
+
+    Args:
+        seconds: of every round, by name.
+        often: how many layers compete at a step, in the mean.
+    """
+    found = {name: list(taken) for name, taken in seconds.items()}
+    if COMPETING in found:
+        both = zip(seconds[COMPETITION], seconds[COMPETING], strict=True)
+        found[COMPETITION] = [free + often * (competing - free) for free, competing in both]
+    return found
+
+
+def _seconds(
+    runs: Mapping[str, Mapping[str, Callable[[], None]]], phase: str, rounds: int
+) -> dict[str, list[float]]:
+    """Return the seconds of every round, by name."""
+    if phase == "evaluation":  # nothing competes there
+        runs = {name: run for name, run in runs.items() if name != COMPETING}
+    before = {name: run["loss"] for name, run in runs.items()} if phase == "backward" else None
+    return measure({name: run[phase] for name, run in runs.items()}, rounds, before=before)
+
+
+def _timings(
+    case: tuple[Recipe, str, str, str],
+    seconds: Mapping[str, list[float]],
+    needed: Mapping[str, tuple[float, float] | None],
+) -> Iterator[MixtureTiming]:
+    size, part, precision, phase = case
+    for name, taken in seconds.items():
+        # how many times faster the other is, is how many times as long this one takes
+        others = [o for o in ("dense", "linear") if o in seconds and o != name]
+        peak = needed[name] if phase == "step" else None
+        yield MixtureTiming(
+            size=size.name,
+            part=part,
+            precision=precision,
+            phase=phase,
+            name=name,
+            milliseconds=Spread.of([1e3 * s for s in taken]),
+            times={other: speed_up(seconds[other], taken) for other in others},
+            bars=bars_of(part, phase, name, size.arguments["d_model"]),
+            peak_mib=peak[0] if peak else None,
+            growth_mib=peak[1] if peak else None,
+        )
 
 
 def table(timings: Sequence[MixtureTiming]) -> tuple[list[str], list[list[str]]]:
@@ -134,7 +181,7 @@ def summary(timings: Sequence[MixtureTiming]) -> str:
     return (
         f"{over} of {len(held)} over a bar (mixtures of tokens {WIDE} wide or more: {DENSE_BAR} "
         f"times the dense feed-forward; steps with quadratic gates: {QUADRATIC_BAR} times those "
-        "with the linear one)"
+        f"with the linear one; steps with competition: {COMPETITION_BAR} times those without)"
     )
 
 

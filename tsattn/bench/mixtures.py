@@ -1,7 +1,8 @@
 """What ``tsattn bench moe`` compares: feed-forwards that are dense, and mixtures of experts.
 
 All of them use equally many parameters for a token: two of eight experts, each half as wide as the
-dense feed-forward.
+dense feed-forward. A mixture with competition takes two kinds of steps, which run apart: those at
+which one of its layers competes, and free ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,19 @@ from tsattn.bench.recipes import Recipe
 from tsattn.models import PatchTST
 from tsattn.nn.auxiliary import feed, loss_weights
 from tsattn.nn.feedforward import FeedForward
-from tsattn.nn.moe import MoE, QuadraticMonomialGate, QuadraticPolynomialGate
+from tsattn.nn.moe import CompeteSMoE, MoE, QuadraticMonomialGate, QuadraticPolynomialGate
+from tsattn.nn.moe.competition_schedule import CompetitionSchedule, plan
 from tsattn.nn.stepping import after_step
 
 NUM_EXPERTS, TOP_K, RANK = 8, 2, 8
 PARTS = ("feed-forward", "network")
 PHASES = ("step", "forward", "backward", "evaluation")
+OMEGA = 0.07
+"""How often a layer competes, after the warm-up."""
+COMPETITION, COMPETING = "competition", "competing"
+"""A mixture with competition, at free steps, and at steps at which one of its layers competes."""
 _LEARNING_RATE = 1e-4
+_PLANNED_STEPS = 10_000
 
 _MIXTURE = partial(MoE, num_experts=NUM_EXPERTS, top_k=TOP_K)
 MIXTURES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
@@ -33,11 +40,12 @@ MIXTURES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
         "linear": _MIXTURE,
         "polynomial": partial(_MIXTURE, gate=partial(QuadraticPolynomialGate, rank=RANK)),
         "monomial": partial(_MIXTURE, gate=partial(QuadraticMonomialGate, rank=RANK)),
+        COMPETITION: partial(CompeteSMoE, num_experts=NUM_EXPERTS, top_k=TOP_K, omega=OMEGA),
     }
 )
-"""The mixtures by the name of their gate."""
+"""The mixtures by the name of their gate; that with competition has the linear one."""
 
-NAMES = ("dense", *MIXTURES)
+NAMES = ("dense", *MIXTURES, COMPETING)
 
 SIZES = (
     Recipe("weather", "patchtst/weather.yaml", 21, windows=32),
@@ -70,9 +78,33 @@ def contender(size: Recipe, part: str, name: str) -> Contender:
         part: one of `PARTS`.
         name: one of `NAMES`.
     """
+    kind = COMPETITION if name == COMPETING else name
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return _alone(size, name) if part == "feed-forward" else _in_network(size, name)
+        made = _alone(size, kind) if part == "feed-forward" else _in_network(size, kind)
+    let_compete(made.module, competes=name == COMPETING)
+    return made
+
+
+def let_compete(module: nn.Module, *, competes: bool) -> None:
+    """Let the first layer that can compete do so at every step from now on, or at none."""
+    for place, schedule in enumerate(_schedules(module)):
+        plan_T = torch.full((_PLANNED_STEPS,), competes and place == 0)
+        schedule.follow(plan_T, step=0, warmup_steps=0, seed=0)
+
+
+def competitions_per_step(module: nn.Module) -> float:
+    """Return how many layers compete at a step after the warm-up, in the mean over a long plan."""
+    schedules = _schedules(module)
+    if not schedules:
+        return 0.0
+    omega, _, max_layers = schedules[0].settings
+    how: dict[str, Any] = {"omega": omega, "max_layers": max_layers, "warmup_steps": 0, "seed": 0}
+    return plan(_PLANNED_STEPS, len(schedules), **how).sum().item() / _PLANNED_STEPS
+
+
+def _schedules(module: nn.Module) -> list[CompetitionSchedule]:
+    return [part for part in module.modules() if isinstance(part, CompetitionSchedule)]
 
 
 def tokens_of(size: Recipe) -> int:
