@@ -32,7 +32,7 @@ OMEGA = 0.07
 COMPETITION, COMPETING = "competition", "competing"
 """A mixture with competition, at free steps, and at steps at which one of its layers competes."""
 _LEARNING_RATE = 1e-4
-_PLANNED_STEPS = 10_000
+_PLANNED_STEPS = 100_000
 
 _MIXTURE = partial(MoE, num_experts=NUM_EXPERTS, top_k=TOP_K)
 MIXTURES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
