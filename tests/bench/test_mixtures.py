@@ -217,7 +217,7 @@ def test_nothing_is_timed_after_a_failed_check(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gates", "linaer"], "unknown gate 'linaer'; expected linear"),
+        (["--gates", "linearr"], "unknown gate 'linearr'; expected linear"),
         (["--parts", "layer"], "unknown part 'layer'; expected feed-forward, network"),
         (["--only", "traffic"], "unknown recipe 'traffic'; expected weather, weather-4, etth1"),
     ],
