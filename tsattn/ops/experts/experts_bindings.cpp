@@ -119,7 +119,11 @@ Six backward(
   const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
   const ExpertsGradients out{
       like(x), like(weights), like(w1), like(problem.b1), like(w2), like(problem.b2)};
-  if (problem.is_narrow()) {
+  if (problem.slots() == 0) {
+    for (const Tensor& gradient : {out.x, out.weights, out.w1, out.b1, out.w2, out.b2}) {
+      gradient.zero_(); // nothing below would write to it
+    }
+  } else if (problem.is_narrow()) {
     narrow_experts_backward(problem, grad.contiguous(), out);
   } else if (x.scalar_type() == at::kFloat) {
     experts_backward<float>(problem, grad.contiguous(), before.contiguous(), out);
