@@ -55,10 +55,12 @@ def recomputed(
         link: carries its gradients to an earlier branch.
         more: tokens [B, ...] of earlier branches, for which it returns no gradient.
     """
-    return Made(*_apply(run, len(parameters), x_BLD, link, *parameters, *more))
+    from tsattn.nn.uncompiled import apply_branch  # imports the compiler, which few need
+
+    return Made(*apply_branch(run, len(parameters), x_BLD, link, *parameters, *more))
 
 
-class _Recomputed(torch.autograd.Function):
+class Recomputed(torch.autograd.Function):
     """A branch, slice by slice."""
 
     @staticmethod
@@ -99,10 +101,6 @@ class _Recomputed(torch.autograd.Function):
                     join = _placed if index < 2 else _summed
                     found[index] = join(found[index], part, rows, len(x))
         return None, None, *found, *(None for _ in more)
-
-
-_Apply = Callable[..., tuple[Tensor, Tensor | None]]
-_apply = cast(_Apply, torch.compiler.disable(_Recomputed.apply))  # it must see both passes as one
 
 
 class _Surroundings:
