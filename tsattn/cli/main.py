@@ -13,19 +13,22 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "bench", "data", "doctor")
+_COMMANDS = (*_TRAINING, "forecast", "backtest", "bench", "data", "doctor")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
   tsattn fit       train on a dataset or your own CSV, then score the best checkpoint
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
+  tsattn forecast  forecast new data from a checkpoint, in their own units
+  tsattn backtest  forecast the end of known data, window by window, and score that
   tsattn data      list | fetch | verify | describe datasets
   tsattn bench     kernels | auto | train: speed beside what people use today
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
   tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
+  tsattn forecast --ckpt RUN --data new.csv --out forecast.csv
 
 Add --help to any of them. TSATTN_DEBUG=1 shows where an error came from.
 """
@@ -64,6 +67,10 @@ def _dispatch(words: list[str]) -> int:
 
         run(words)
         return 0
+    if command in ("forecast", "backtest"):
+        from tsattn.cli import forecast
+
+        return {"forecast": forecast.forecast, "backtest": forecast.backtest}[command](rest)
     if command == "data":
         return _data(rest)
     if command == "bench":
