@@ -130,9 +130,7 @@ def _parser(command: str) -> ArgumentParser:
 def _reading(given: Namespace) -> Reading:
     if given.layout not in (None, "wide", "long"):
         raise ConfigError(f"unknown layout {given.layout!r}; expected wide or long")
-    return Reading(
-        given.delimiter, given.decimal, given.day_first, given.time_column, given.layout
-    )
+    return Reading(given.delimiter, given.decimal, given.day_first, given.time_column, given.layout)
 
 
 def _require_free(given: Namespace) -> None:

@@ -56,7 +56,9 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
             future_times(one[-1], trained.step, trained.horizon).as_unit("us") for one in past
         )
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
-        raise DataError(f"{history.source.table.label}: no time left to forecast: {error}") from None
+        raise DataError(
+            f"{history.source.table.label}: no time left to forecast: {error}"
+        ) from None
     return Calendar(past, future, which_K)
 
 
@@ -98,7 +100,7 @@ def forecast_windows(
     else:
         order = torch.tensor(together).argsort()
         values_SRC, marks_SRM = values_RK[:, order].unsqueeze(0), marks_URM
-    num_series, num_rows, channels = values_SRC.shape
+    num_series, num_rows = values_SRC.shape[:2]
     firsts_S = torch.arange(num_series) * num_rows
     windows = Windows(
         values_SRC.flatten(0, 1),

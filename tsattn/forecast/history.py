@@ -53,9 +53,7 @@ class History:
         moments_KN = self.times.asi8[self.rows_KN]
         if len(moments_KN) == 1 or (moments_KN == moments_KN[0]).all():
             return self.rows_KN[:1], np.zeros(len(moments_KN), dtype=np.int64)
-        _, first_U, which_K = np.unique(
-            moments_KN, axis=0, return_index=True, return_inverse=True
-        )
+        _, first_U, which_K = np.unique(moments_KN, axis=0, return_index=True, return_inverse=True)
         return self.rows_KN[first_U], which_K.reshape(-1)
 
     def require_same_times(self) -> None:
@@ -191,9 +189,9 @@ def _time_column(source: Source, trained: Trained) -> int:
     columns, given = source.table.columns, source.reading.time_column
     if source.index:
         return 0
-    if given is None and columns.count(trained.time_column) == 1:
-        if trained.time_column not in trained.names:
-            given = trained.time_column
+    known = trained.time_column in columns and trained.time_column not in trained.names
+    if given is None and known:
+        given = trained.time_column
     return find_time_column(source.table, given)
 
 

@@ -51,9 +51,7 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
         seen = history.times[history.rows_KN[place, -tail:]].tz_localize(None)
         unseen = outlook.times[place].tz_localize(None)
         axis.plot(seen, history.values_KN[place, -tail:], color=_PAST, linewidth=0.9)
-        axis.plot(
-            unseen, outlook.mean_KH[place], color=_FORECAST, linewidth=1.3, label="forecast"
-        )
+        axis.plot(unseen, outlook.mean_KH[place], color=_FORECAST, linewidth=1.3, label="forecast")
         axis.axvline(unseen[0], color="#999999", linewidth=0.7, linestyle=":")
         axis.set_title(history.names[place], fontsize=9, loc="left")
         axis.tick_params(labelsize=7)

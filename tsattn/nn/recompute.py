@@ -68,6 +68,7 @@ class Recomputed(torch.autograd.Function):
         ctx: Any, run: Callable[..., Made], num_parameters: int, x: Tensor, link: Tensor | None,
         *others: Tensor,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Run the branch on one slice after the other."""
         ctx.run, ctx.num_parameters = run, num_parameters
         ctx.surroundings = surroundings = _Surroundings(x)
         ctx.slices = _slices(x)
@@ -87,6 +88,7 @@ class Recomputed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Run it again, and differentiate."""
         x, link, *others = cast(list[Any], ctx.saved_tensors)
         parameters, more = others[: ctx.num_parameters], others[ctx.num_parameters :]
         found: list[Tensor | None] = [None] * (2 + len(parameters))

@@ -1,6 +1,6 @@
 """Training: the LightningModule, the LightningDataModule, schedules, runs and their folders.
 
-The names below are loaded when they are first used: a forecast reads a checkpoint without Lightning.
+The names below are loaded when they are first used, so that a checkpoint is read without Lightning.
 """
 
 from importlib import import_module

@@ -160,9 +160,7 @@ def _require_weights_to_fit(content: Mapping[str, Any], path: Path) -> None:
     needed = {name: value.shape for name, value in sketch.state_dict().items()}
     if needed != stored:
         differing = sorted(
-            name
-            for name in needed.keys() | stored.keys()
-            if needed.get(name) != stored.get(name)
+            name for name in needed.keys() | stored.keys() if needed.get(name) != stored.get(name)
         )
         raise CheckpointError(
             f"{path}: the weights do not fit the network its record describes: "
