@@ -32,9 +32,7 @@ def forecast(words: Sequence[str]) -> int:
         TsattnError: the checkpoint or the data cannot be used, or a file would be replaced.
     """
     parser = _parser("forecast")
-    parser.add_argument(
-        "--levels", type=list[float] | None, nargs="+", help="coverage of intervals in percent"
-    )
+    parser.add_argument("--levels", type=float, nargs="+", help="coverage of intervals in percent")
     given = parser.parse_args(list(words))
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)

@@ -49,8 +49,9 @@ class Backtest:
 
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
-            also its ``cutoff``), and the five scores; NaN where a score is not defined. A mean
-            over channels in original units mixes units where the channels do.
+            also its ``cutoff``, the latest where series end at different times), and the five
+            scores; NaN where a score is not defined. A mean over channels in original units mixes
+            units where the channels do.
 
         Raises:
             ConfigError: an unknown name.
@@ -73,9 +74,11 @@ class Backtest:
         columns: dict[str, object] = {"unit": np.repeat(unit, int(np.prod(sizes)))}
         for axis, place in zip(kept, places, strict=True):
             columns[axis] = np.array(self.names)[place] if axis == "channel" else place + 1
-            if axis == "window":
-                channel = places[kept.index("channel")] if "channel" in kept else 0
+            if axis == "window" and "channel" in kept:
+                channel = places[kept.index("channel")]
                 columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK[place, channel])
+            elif axis == "window":
+                columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK.max(axis=1)[place])
         return pd.DataFrame(columns | {name: scores[name].numpy() for name in SCORES})
 
     def _grouped(self, values_WHK: Tensor, kept: list[str]) -> Tensor:

@@ -35,12 +35,10 @@ class Calendar:
 
     def marks(self, features: tuple[str, ...]) -> Tensor:
         """Return calendar features [U, past and future rows, M]; of local time in a time zone."""
-        return torch.stack(
-            [
-                calendar_marks(past.tz_localize(None).append(future.tz_localize(None)), features)
-                for past, future in zip(self.past, self.future, strict=True)
-            ]
-        )
+        parts = [one for pair in zip(self.past, self.future, strict=True) for one in pair]
+        first, *others = (one.tz_localize(None) for one in parts)
+        marks_RM = calendar_marks(pd.DatetimeIndex(first.append(others)), features)
+        return marks_RM.unflatten(0, (len(self.past), -1))
 
 
 def calendar_of(history: History, trained: Trained) -> Calendar:

@@ -148,7 +148,7 @@ def _long(
     identity, time, target = _long_columns(table)
     codes, uniques = pd.factorize(table.text(identity))
     names = tuple(str(name) for name in uniques)
-    nameless = np.flatnonzero((uniques == "")[codes] if len(codes) else [])
+    nameless = np.flatnonzero(np.array(names)[codes] == "")
     if len(nameless):
         raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
     known = match(names, trained, table.label, new_series=new_series)
@@ -181,7 +181,8 @@ def _long(
 
 
 def _label(source: Source, column: int) -> Any:
-    return source.labels[column] if source.index or source.labels[column] else "date"
+    label = source.labels[column]
+    return "date" if isinstance(label, str) and not label else label
 
 
 def _time_column(source: Source, trained: Trained) -> int:

@@ -1,7 +1,7 @@
 """A forecast with its history, and the frame it becomes."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,6 @@ import pandas as pd
 from tsattn.data.own import LONG_COLUMNS
 from tsattn.forecast.engine import Calendar
 from tsattn.forecast.history import History
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +30,8 @@ class Outlook:
         """The horizon's timestamps of every name."""
         return tuple(self.calendar.future[which] for which in self.calendar.which_K)
 
-    def frame(self) -> "pd.DataFrame | pl.DataFrame":
-        """Return the forecast in the source's own shape, the horizon's rows only.
+    def frame(self) -> Any:
+        """Return a frame of the source's own library and shape, the horizon's rows only.
 
         Wide: the source's time column and channels, in its order of columns. Long: ``unique_id``,
         ``ds`` and ``y`` (as the source writes them), series by series.

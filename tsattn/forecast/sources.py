@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -12,9 +12,6 @@ from tsattn.data.panel import Layout
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table, read_table
 from tsattn.errors import DataError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Frame = Any
 """A pandas or a polars data frame, or the path of a CSV file."""
@@ -46,7 +43,7 @@ class Source:
         long = set(LONG_COLUMNS) <= set(self.table.lowered)
         return self.reading.layout or ("long" if long else "wide")
 
-    def frame(self, columns: Mapping[Any, Any]) -> "pd.DataFrame | pl.DataFrame":
+    def frame(self, columns: Mapping[Any, Any]) -> Any:
         """Return columns as a frame of the same library; the first one is the time of an index."""
         if self.library == "polars":
             import polars as pl

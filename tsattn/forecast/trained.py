@@ -81,7 +81,9 @@ def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str)
 def _parse(data: Mapping[str, Any]) -> Trained:
     layout = data["layout"]
     names = tuple(str(name) for name in data["channels" if layout == "wide" else "series"])
-    step = decode_step(data["step"])
+    step, start = decode_step(data["step"]), pd.Timestamp("2000-01-01")
+    if not start + step > start:
+        raise ValueError(f"the step {data['step']!r} does not lead forwards")
     return Trained(
         layout=layout,
         time_column=str(data["time_column"]),
@@ -101,7 +103,6 @@ def _parse(data: Mapping[str, Any]) -> Trained:
 def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) -> None:
     channels = len(trained.names) if trained.layout == "wide" else 1
     scaler = trained.scaler
-    start = pd.Timestamp("2000-01-01")
     problems = {
         "a layout that is neither wide nor long": trained.layout not in ("wide", "long"),
         "names that repeat": len(set(trained.names)) != len(trained.names),
@@ -116,7 +117,6 @@ def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) 
             and (scaler.scale_SC > 0).all()
         ),
         "unknown calendar features": any(name not in FEATURES for name in trained.calendar),
-        "a step that does not lead forwards": not start + trained.step > start,
         "a season below 1": trained.season < 1,
         "weights that are no finite numbers": not all(
             bool(torch.isfinite(value).all()) for value in network.state_dict().values()
