@@ -17,6 +17,7 @@ from tests.training.tiny import CONTEXT, HORIZON, TEST_WINDOWS, Finished
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast import Forecaster
 from tsattn.forecast.backtest import Backtest
+from tsattn.models import PatchTST
 
 SCORES = ["mse", "mae", "mase", "wape", "smape"]
 
@@ -225,7 +226,14 @@ def test_exchange_rate_is_fitted_forecast_and_scored_as_somebodys_own_data(
     if not file.is_file():
         pytest.skip("there is no exchange_rate.csv")
     frame = pd.read_csv(file)
-    forecaster = Forecaster.load(train(frame, context=CONTEXT, horizon=HORIZON))
+    sizes = {"d_model": 8, "num_heads": 2, "d_ff": 8, "num_layers": 1}
+    file_of_network = train(
+        frame,
+        context=CONTEXT,
+        horizon=HORIZON,
+        build=lambda data: PatchTST(8, CONTEXT, HORIZON, **sizes),
+    )
+    forecaster = Forecaster.load(file_of_network)
     made = forecaster.predict(file)
     assert made.columns.tolist() == frame.columns.tolist()
     assert made["date"].tolist() == pd.date_range("2010-10-11", periods=HORIZON).tolist()

@@ -77,10 +77,10 @@ def test_all_rows_of_a_new_series_have_to_be_numbers(wide: Forecaster) -> None:
 
 
 def test_new_series_may_end_at_times_of_their_own(wide: Forecaster) -> None:
-    frame = melted(wide_frame(40, names="xyz"))
+    frame = melted(wide_frame(40, names="uvw"))
     made = wide.predict(frame.iloc[:-7], new_series=True)
     ends = made.groupby("unique_id")["ds"].min()
-    assert ends["z"] + pd.Timedelta(hours=7) == ends["x"] == ends["y"]
+    assert ends["w"] + pd.Timedelta(hours=7) == ends["u"] == ends["v"]
 
 
 BOUND: dict[str, tuple[Callable[..., Any], str]] = {

@@ -80,6 +80,8 @@ def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str)
 
 def _parse(data: Mapping[str, Any]) -> Trained:
     layout = data["layout"]
+    if layout not in ("wide", "long"):
+        raise ValueError(f"the layout {layout!r} is neither wide nor long")
     names = tuple(str(name) for name in data["channels" if layout == "wide" else "series"])
     step, start = decode_step(data["step"]), pd.Timestamp("2000-01-01")
     if not start + step > start:
@@ -104,7 +106,6 @@ def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) 
     channels = len(trained.names) if trained.layout == "wide" else 1
     scaler = trained.scaler
     problems = {
-        "a layout that is neither wide nor long": trained.layout not in ("wide", "long"),
         "names that repeat": len(set(trained.names)) != len(trained.names),
         "sizes that are not the network's": (channels, trained.context, trained.horizon)
         != (network.channels, network.context, network.horizon),
