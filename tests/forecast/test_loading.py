@@ -75,13 +75,15 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "a season of 0": ({"data.season": 0}, "season below 1"),
     "a network too large to build": (
         {"network.arguments.d_model": 10**9},
-        "cannot be meant|does not fit|do not fit",
+        "d_model 1000000000 is more than the weights allow",
     ),
     "more layers than weights": (
-        {"network.arguments.num_layers": 50},
-        "the weights do not fit the network its record describes",
+        {"network.arguments.num_layers": 10**6},
+        "num_layers 1000000 is more than the weights allow",
     ),
     "other weights": ({"network.arguments.d_ff": 17}, "do not fit"),
+    "fewer than no weights": ({"network.arguments.d_ff": -3}, "d_ff"),
+    "a part without a name": ({"network.arguments.feedforward": {}}, "cannot be built"),
     "an unknown argument": ({"network.arguments.colour": 1}, "cannot be built"),
     "an unknown network": ({"network.class": "os.system"}, "'os.system' is not one of"),
 }

@@ -1,4 +1,7 @@
-"""`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show."""
+"""`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show.
+
+`run` and `plan` fill a table; they are in `tsattn.bench.grid`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,6 +17,7 @@ from tsattn.bench import gate, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
+from tsattn.bench.grid.command import GRID_COMMANDS, grid_command
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
 from tsattn.bench.memory import STEPS, measure_training
@@ -32,7 +36,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels``, ``auto``, ``train`` or ``memory``, and options.
+        words: ``kernels``, ``auto``, ``train``, ``memory``, ``run`` or ``plan``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -41,6 +45,8 @@ def bench(words: Sequence[str]) -> int:
         ConfigError: an option that cannot work.
         ExistsError: the JSON file exists, and ``--overwrite`` was not given.
     """
+    if words and words[0] in GRID_COMMANDS:
+        return grid_command(words)
     given = _parser().parse_args(list(words))
     options: Namespace = given[given.subcommand]
     report.refuse_existing(options.json, overwrite=options.overwrite)

@@ -50,33 +50,9 @@ def neuralforecast(recipe: Recipe, batch: Batch) -> Peer:
     Raises:
         MissingExtraError: neuralforecast is not installed.
     """
-    try:
-        from neuralforecast.models import PatchTST as Theirs
-    except ImportError as error:
-        raise _missing("neuralforecast", "neuralforecast", error) from error
     channels, context, horizon = recipe.sizes
     network = recipe.network()
-    given = network.init_args
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its seed
-    module: Any = Theirs(
-        h=horizon,
-        input_size=context,
-        encoder_layers=given["num_layers"],
-        n_heads=given["num_heads"],
-        hidden_size=given["d_model"],
-        linear_hidden_size=given["d_ff"],
-        dropout=given["dropout"],
-        fc_dropout=given["dropout"],
-        head_dropout=given["head_dropout"],
-        attn_dropout=0.0,
-        patch_len=given["patch_length"],
-        stride=given["stride"],
-        revin=True,
-        revin_subtract_last=False,
-        res_attention=True,
-        batch_normalization=False,  # their name for normalising first; the norm is batch norm
-        random_seed=0,
-    )
+    module = neuralforecast_module(recipe.sizes, network.init_args)
     module.load_state_dict(to_state_dict(network))
     windows = {"insample_y": batch.inputs[0].transpose(1, 2).reshape(-1, context, 1).contiguous()}
     target = batch.target.transpose(1, 2).reshape(-1, horizon, 1).contiguous()
@@ -87,8 +63,72 @@ def neuralforecast(recipe: Recipe, batch: Batch) -> Peer:
     return Peer(module, lambda: module(windows), target, as_ours, same_mathematics=True)
 
 
+def neuralforecast_module(
+    sizes: tuple[int, int, int], given: Mapping[str, Any], *, seed: int = 0
+) -> nn.Module:
+    """Build neuralforecast's PatchTST with initial weights of its own.
+
+    Args:
+        sizes: channels, context and horizon.
+        given: the arguments of our PatchTST.
+        seed: of everything; its constructor sets it for the whole process.
+
+    Raises:
+        MissingExtraError: neuralforecast is not installed.
+    """
+    try:
+        from neuralforecast.models import PatchTST as Theirs
+    except ImportError as error:
+        raise _missing("neuralforecast", "neuralforecast", error) from error
+    _, context, horizon = sizes
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its seed
+    module: Any = Theirs(
+        h=horizon,
+        input_size=context,
+        encoder_layers=given["num_layers"],
+        n_heads=given["num_heads"],
+        hidden_size=given["d_model"],
+        linear_hidden_size=given["d_ff"],
+        dropout=given["dropout"],
+        fc_dropout=given["dropout"],
+        head_dropout=given.get("head_dropout", 0.0),
+        attn_dropout=0.0,
+        patch_len=given["patch_length"],
+        stride=given["stride"],
+        revin=True,
+        revin_subtract_last=False,
+        res_attention=True,
+        batch_normalization=False,  # their name for normalising first; the norm is batch norm
+        random_seed=seed,
+    )
+    return module
+
+
 def huggingface(recipe: Recipe, batch: Batch) -> Peer:
     """Build Hugging Face's PatchTST of the nearest sizes.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: Any = huggingface_module(recipe.sizes, recipe.network().init_args)
+    past = batch.inputs[0]
+    return Peer(
+        module,
+        lambda: module(past_values=past).prediction_outputs,
+        batch.target,
+        lambda y: y,
+        same_mathematics=False,
+    )
+
+
+def huggingface_module(sizes: tuple[int, int, int], given: Mapping[str, Any]) -> nn.Module:
+    """Build Hugging Face's PatchTST of the nearest sizes.
+
+    Args:
+        sizes: channels, context and horizon.
+        given: the arguments of our PatchTST.
 
     Raises:
         MissingExtraError: transformers is not installed.
@@ -97,8 +137,7 @@ def huggingface(recipe: Recipe, batch: Batch) -> Peer:
         from transformers import PatchTSTConfig, PatchTSTForPrediction
     except ImportError as error:
         raise _missing("Hugging Face's PatchTST", "transformers", error) from error
-    channels, context, horizon = recipe.sizes
-    given = recipe.network().init_args
+    channels, context, horizon = sizes
     config = PatchTSTConfig(
         num_input_channels=channels,
         context_length=context,
@@ -121,17 +160,7 @@ def huggingface(recipe: Recipe, batch: Batch) -> Peer:
         use_cls_token=False,
         loss="mse",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module: Any = PatchTSTForPrediction(config)
-    past = batch.inputs[0]
-    return Peer(
-        module,
-        lambda: module(past_values=past).prediction_outputs,
-        batch.target,
-        lambda y: y,
-        same_mathematics=False,
-    )
+    return PatchTSTForPrediction(config)
 
 
 def plain(recipe: Recipe, batch: Batch) -> Peer:

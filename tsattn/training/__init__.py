@@ -11,13 +11,23 @@ if TYPE_CHECKING:
     from tsattn.training.datamodule import ForecastData
     from tsattn.training.schedules import EpochDecay, OneCycle, Schedule
     from tsattn.training.task import ForecastTask
+    from tsattn.training.upcycling import upcycle_checkpoint
 
-__all__ = ["EpochDecay", "ForecastData", "ForecastTask", "OneCycle", "Schedule", "load_network"]
+__all__ = [
+    "EpochDecay",
+    "ForecastData",
+    "ForecastTask",
+    "OneCycle",
+    "Schedule",
+    "load_network",
+    "upcycle_checkpoint",
+]
 
 _HOMES = {
     "ForecastData": "tsattn.training.datamodule",
     "ForecastTask": "tsattn.training.task",
     "load_network": "tsattn.training.checkpoint",
+    "upcycle_checkpoint": "tsattn.training.upcycling",
 }
 
 

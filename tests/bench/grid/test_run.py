@@ -1,0 +1,107 @@
+"""`tsattn bench run`: fills the table, survives being killed, and never does a cell twice."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.bench.grid.tiny import comparable, start, with_overrides, write_grid
+from tsattn.bench.grid.kept import read_weights
+from tsattn.bench.rows import read_rows
+
+SLOWER = with_overrides(trainer__max_epochs=60, early_stopping__patience=100)
+
+
+def until(happened: Callable[[], bool], seconds: float = 280) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def epochs(cache: Path) -> list[int]:
+    files = cache.glob("cells/*/run/metrics.csv")
+    return [len(file.read_text(encoding="utf-8").splitlines()) - 1 for file in files]
+
+
+def end(process: Any) -> tuple[int, str]:
+    out, _ = process.communicate()
+    return process.returncode, out
+
+
+def test_grid_killed_and_resumed_gives_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
+    words = ("--workers", "2", "--threads", "1")
+
+    def run(home: str) -> Any:
+        return start(
+            grid, tmp_path / home, *words, cache=tmp_path / f"{home}-cache", env=os.environ
+        )
+
+    status, out = end(run("straight"))
+    assert status == 0, out
+    assert "2 cells: 2 done" in out
+
+    cache = tmp_path / "killed-cache"
+    killed = run("killed")
+    until(lambda: min([*epochs(cache), *[0] * 2][:2]) >= 3)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    reached = epochs(cache)
+    time.sleep(2)
+    assert [now - then <= 1 for now, then in zip(epochs(cache), reached, strict=True)]
+    later = epochs(cache)
+    time.sleep(1)
+    assert epochs(cache) == later  # the cells ended with the runner
+    assert not (tmp_path / "killed" / "results").exists()
+
+    status, out = end(run("killed"))
+    assert status == 0, out
+    one, other = (tmp_path / home / "results" for home in ("straight", "killed"))
+    assert comparable(one / "patchtst.csv") == comparable(other / "patchtst.csv")
+    for log in cache.glob("cells/*/log.txt"):
+        started = log.read_text(encoding="utf-8").count("epoch 1/60")
+        assert started == 1, "it began anew"
+    kept = sorted(path.name for path in (one / "checkpoints" / "patchtst").iterdir())
+    assert len(kept) == 2
+    for name in kept:
+        both = [
+            (folder / "checkpoints" / "patchtst" / name).read_bytes() for folder in (one, other)
+        ]
+        assert both[0] == both[1]
+
+
+def test_grid_runs_once_says_what_failed_and_goes_on(tmp_path: Path) -> None:
+    models: Any = with_overrides() | {
+        "broken": {"recipe": SLOWER["patchtst"]["recipe"], "overrides": {"data.context": 90000}},
+        "misspelt": {"recipe": SLOWER["patchtst"]["recipe"], "overrides": {"data.contxt": 3}},
+    }
+    grid = write_grid(tmp_path, models=models, seeds=[7], activations=["tanh"])
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    status, out = end(start(grid, home, cache=cache, env=os.environ))
+    assert status == 1
+    assert "3 cells: 1 done, 2 failed" in out
+    (row,) = read_rows(home / "results" / "broken.csv")
+    assert row.status == "failed"
+    assert "DataError" in row.error
+    (row,) = read_rows(home / "results" / "misspelt.csv")
+    assert "data.contxt" in row.error
+    (good,) = read_rows(home / "results" / "patchtst.csv")
+    weights, record = read_weights(home / "results" / "checkpoints" / "patchtst" / good.checkpoint)
+    assert record["key"] == good.key._asdict()
+    assert record["data"]["dataset"] == "illness"
+    assert sum(tensor.numel() for tensor in weights.values()) >= good.parameters  # and statistics
+    before = (home / "results" / "broken.csv").read_bytes()
+
+    status, out = end(start(grid, home, cache=cache, env=os.environ))
+    assert status == 0
+    assert "2 cells failed earlier; --retry-failed runs them again" in out
+    words = ("--retry-failed", "--only", "model=broken")
+    status, out = end(start(grid, home, *words, cache=cache, env=os.environ))
+    assert status == 1
+    after = (home / "results" / "broken.csv").read_bytes()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 3
+    assert len(read_rows(home / "results" / "broken.csv")) == 1

@@ -1,0 +1,218 @@
+"""One cell, trained or gone on with in its folder of the user's cache, and the row it comes to."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from tsattn import __version__
+from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.kept import write_weights
+from tsattn.bench.rows import SCHEMA, Key, Row
+from tsattn.data.load import cache_dir
+from tsattn.errors import CheckpointError, TsattnError
+from tsattn.memory import peak_resident_mib
+from tsattn.training.command import run
+from tsattn.training.folder import RunFolder
+
+_LONGEST_ERROR = 500
+
+
+class CellBusyError(TsattnError):
+    """Another process is at this cell."""
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """Where a cell lives while it is trained: ``<cache>/cells/<key>/``."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, key: Key) -> "CellFolder":
+        """Return the folder of a cell in the user's cache."""
+        return cls(cache_dir() / "cells" / key.name)
+
+    @property
+    def run(self) -> RunFolder:
+        """The run itself."""
+        return RunFolder(self.path / "run")
+
+    @property
+    def weights(self) -> Path:
+        """The best checkpoint as safetensors."""
+        return self.path / "best.safetensors"
+
+    @property
+    def outcome(self) -> Path:
+        """The row, written by the process that ran the cell for the one that appends it."""
+        return self.path / "outcome.json"
+
+    @property
+    def log(self) -> Path:
+        """All that the runs of this cell printed."""
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that is at the cell."""
+        return self.path / "lock"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a process is at the cell now."""
+        if not self.lock.exists():
+            return False
+        try:
+            with FileLock(self.lock, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+def run_cell(cell: Cell, folder: CellFolder) -> Row:
+    """Train a cell, or go on where it was interrupted, and return its row.
+
+    Whatever goes wrong in the run becomes a row with status ``failed``.
+
+    Raises:
+        CellBusyError: another process is at this cell.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=0):
+            return _row_of(cell, folder)
+    except Timeout as error:
+        raise CellBusyError(f"{cell.name}: another process is at it") from error
+
+
+def failed_row(cell: Cell, error: str) -> Row:
+    """Return the row of a cell that came to nothing."""
+    empty: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict.fromkeys(_TEXTS, "")
+    known = {
+        "schema": SCHEMA,
+        "status": "failed",
+        "error": " ".join(error.split())[:_LONGEST_ERROR] or "no reason was given",
+        "recipe": cell.words[2],
+        "max_epochs": cell.max_epochs,
+        "tsattn": __version__,
+        "torch": torch.__version__,
+        "finished": _now(),
+    }
+    return Row(**(empty | known | cell.key._asdict()))
+
+
+def _row_of(cell: Cell, folder: CellFolder) -> Row:
+    try:
+        result = _result_of(cell, folder.run)
+    except SystemExit as error:
+        return failed_row(cell, f"the settings were refused ({error.code}): {_complaint(folder)}")
+    except Exception as error:  # whatever it is, it is this cell's
+        return failed_row(cell, f"{type(error).__name__}: {error}")
+    trained = cell.words[0] == "fit"
+    row = _finished_row(cell, result)
+    if not trained:
+        return row
+    digest = write_weights(folder.weights, folder.run, cell.key)
+    return replace(row, checkpoint_sha256=digest, val_mse=_val_mse(folder.run, result))
+
+
+def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
+    words = [*cell.words, "--trainer.logger", "false"]
+    if cell.words[0] == "fit":
+        words += ["--run_dir", str(home.path)]
+    if home.last.is_file():
+        try:
+            return _run([*words, "--ckpt_path", "last"])
+        except CheckpointError as error:
+            print(f"starting anew: {error}")
+    shutil.rmtree(home.path, ignore_errors=True)
+    return _run(words)
+
+
+def _run(words: list[str]) -> Mapping[str, Any]:
+    result = run(words)
+    if result is None:
+        raise RuntimeError("the run ended without a result")
+    return result
+
+
+def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
+    test, published, versions = result["test"], result["as_published"], result["versions"]
+    borders = result["dataset"]["borders"].values()
+    trained = cell.words[0] == "fit"
+    given: dict[str, Any] = {
+        "schema": SCHEMA,
+        **cell.key._asdict(),
+        "status": "ok",
+        "error": "",
+        "recipe": ", ".join(result["recipes"]),
+        "test_mse": test["mse"],
+        "test_mae": test["mae"],
+        "test_mse_as_published": published["mse"],
+        "test_mae_as_published": published["mae"],
+        "test_windows": test["windows_scored"],
+        "test_windows_dropped": test["windows_dropped"],
+        "windows_as_published": published["windows_scored"],
+        "val_mse": None,
+        "best_epoch": result["best_epoch"],
+        "epochs": result["epochs"] if trained else 0,
+        "max_epochs": cell.max_epochs,
+        "checkpoint_rule": result["checkpoint_rule"] if trained else "",
+        "data_sha256": result["dataset"]["sha256"],
+        **{f"{part}_rows": _rows(borders, part) for part in ("train", "val", "test")},
+        **{name: result["dataset"][name] for name in ("scaler",)},
+        **{name: result[name] for name in _AS_THEY_ARE},
+        "attention": result["attention"] or "",
+        **{name: versions[name] for name in ("tsattn", "torch", "lightning", "python")},
+        "commit": result["commit"] or "",
+        "peak_mib": peak_resident_mib(),
+        "checkpoint": "",
+        "checkpoint_sha256": "",
+        "finished": _now(),
+    }
+    return Row(**given)
+
+
+_AS_THEY_ARE = (
+    "context", "horizon", "parameters", "wall_seconds", "device", "devices", "threads", "precision",
+)  # fmt: skip
+_TEXTS = (
+    "checkpoint_rule", "data_sha256", "train_rows", "val_rows", "test_rows", "scaler", "device",
+    "precision", "attention", "lightning", "python", "commit", "checkpoint", "checkpoint_sha256",
+)  # fmt: skip
+_OPTIONAL = (
+    "test_mse", "test_mae", "test_mse_as_published", "test_mae_as_published", "test_windows",
+    "test_windows_dropped", "windows_as_published", "val_mse", "best_epoch", "epochs", "context",
+    "horizon", "parameters", "wall_seconds", "peak_mib", "devices", "threads",
+)  # fmt: skip
+
+
+def _rows(borders: Any, part: str) -> str:
+    """Write where a part begins and ends in each series, the same ends once."""
+    return ";".join(dict.fromkeys(f"{ends[part][0]}:{ends[part][1]}" for ends in borders))
+
+
+def _val_mse(home: RunFolder, result: Mapping[str, Any]) -> float:
+    with home.metrics.open(newline="", encoding="utf-8") as file:
+        epochs = {int(row["epoch"]): row for row in csv.DictReader(file)}
+    return float(epochs[result["best_epoch"]]["val/mse"])
+
+
+def _complaint(folder: CellFolder) -> str:
+    """Return the last error that was printed; the parser says what is wrong only so."""
+    if not folder.log.is_file():
+        return "see what it printed"
+    lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else f"see {folder.log}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

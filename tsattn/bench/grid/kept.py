@@ -1,0 +1,101 @@
+"""Weights of finished cells: safetensors with what is needed to build and score them again."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tsattn.bench.rows import Key
+from tsattn.errors import CheckpointError
+from tsattn.memory import MIB
+from tsattn.training.checkpoint import RECORD, read_checkpoint
+from tsattn.training.folder import RunFolder
+
+FORMAT = 1
+LARGEST_MIB = 1.0
+ALL_MIB = 40.0
+_OF_A_MACHINE = ("root",)
+
+
+def write_weights(path: Path, run: RunFolder, key: Key) -> str:
+    """Write the best checkpoint of a run as safetensors and return the file's sha256.
+
+    The same weights and settings give the same bytes: there is no date and no folder in them.
+    """
+    content = read_checkpoint(run.best)
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    data = {k: v for k, v in settings["data"].items() if k not in _OF_A_MACHINE}
+    if Path(str(data["dataset"])).is_absolute():
+        data["dataset"] = Path(data["dataset"]).name
+    record = {
+        "format": FORMAT,
+        "key": key._asdict(),
+        "network": content[RECORD]["network"],
+        "data": data,
+        "data_sha256": content[RECORD]["data"]["sha256"],
+        "epoch": content["epoch"] + 1,
+    }
+    weights = {
+        name.removeprefix("network."): tensor.clone().contiguous()
+        for name, tensor in content["state_dict"].items()
+        if name.startswith("network.")
+    }
+    # one entry only: safetensors writes several in any order
+    written = save(weights, metadata={RECORD: json.dumps(record, sort_keys=True)})
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(written)
+    unfinished.replace(path)
+    return sha256(written).hexdigest()
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Return the weights of a kept checkpoint and its record.
+
+    The record holds ``key``, ``network`` (for `tsattn.training.checkpoint.build_network`), ``data``
+    (the arguments of `tsattn.training.ForecastData`), ``data_sha256`` and ``epoch``.
+
+    Raises:
+        CheckpointError: no such file, a damaged or foreign one, or one of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(RECORD)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if text is None:
+        raise CheckpointError(f"{path} was not written by tsattn bench run: it has no record")
+    record = json.loads(text)
+    if record["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {record['format']}, this version reads up to {FORMAT}; "
+            "upgrade tsattn"
+        )
+    return weights, record
+
+
+def keep(weights: Path, results: Path, key: Key) -> str:
+    """Copy small weights beside the results; return the file's name, empty where they stay away.
+
+    Args:
+        weights: the file.
+        results: folder of the results; all that is kept below it has at most `ALL_MIB`.
+        key: of the cell.
+    """
+    folder = results / "checkpoints" / key.model
+    target = folder / f"{key.name}.safetensors"
+    size = weights.stat().st_size
+    others = (file for file in folder.parent.rglob("*.safetensors") if file != target)
+    if size > LARGEST_MIB * MIB or size + sum(f.stat().st_size for f in others) > ALL_MIB * MIB:
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    unfinished.write_bytes(weights.read_bytes())
+    unfinished.replace(target)
+    return target.name

@@ -1,0 +1,77 @@
+"""What stands in the results for the cells of a grid, and how a finished cell gets there."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.kept import keep
+from tsattn.bench.rows import Key, Row, append_row, read_rows
+from tsattn.errors import ExistsError
+
+
+class State(StrEnum):
+    """Where a cell is."""
+
+    WAITING = "to run"
+    RUNNING = "running"
+    OK = "done"
+    FAILED = "failed"
+    CANNOT = "cannot run here"
+    ELSEWHERE = "at another runner"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder of results: ``<model>.csv``, and ``checkpoints/<model>/`` with small weights."""
+
+    folder: Path
+
+    def file(self, model: str) -> Path:
+        """Where the rows of a model are."""
+        return self.folder / f"{model}.csv"
+
+    def rows(self, models: Iterable[str]) -> dict[Key, Row]:
+        """Return the rows that stand, by key.
+
+        Raises:
+            DataError: a damaged file, or one of a newer tsattn.
+        """
+        files = (self.file(model) for model in dict.fromkeys(models))
+        return {row.key: row for file in files for row in read_rows(file)}
+
+    def states(self, cells: Iterable[Cell]) -> dict[Key, State]:
+        """Return where each cell is, before anything runs."""
+        cells = list(cells)
+        rows = self.rows(cell.key.model for cell in cells)
+        return {cell.key: _state(cell, rows.get(cell.key)) for cell in cells}
+
+    def add(self, row: Row, weights: Path | None) -> Row:
+        """Append a row and keep its weights where they are small; return what stands.
+
+        Where another runner was first with the same cell, its row stands.
+
+        Raises:
+            DataError: the file is damaged, or stays locked; the row was not written.
+        """
+        if row.status == "ok" and weights is not None:
+            row = replace(row, checkpoint=keep(weights, self.folder, row.key))
+        try:
+            append_row(self.file(row.model), row)
+        except ExistsError:
+            return self.rows([row.model])[row.key]
+        return row
+
+
+def _state(cell: Cell, row: Row | None) -> State:
+    if row is not None:
+        return State.OK if row.status == "ok" else State.FAILED
+    return State.CANNOT if cell.obstacle() else State.WAITING
+
+
+def tally(states: Iterable[State]) -> str:
+    """Count states in one line: ``12 done, 2 running, 466 to run``."""
+    counted = Counter(states)
+    return ", ".join(f"{counted[state]} {state}" for state in State if counted[state])
