@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import tsattn
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
 from tsattn.metrics import WindowErrors
@@ -228,7 +227,7 @@ def processor(device: torch.device) -> str:
 @cache
 def commit() -> str | None:
     """Return the commit of the checkout that this package runs from, if it runs from one."""
-    root = Path(tsattn.__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
