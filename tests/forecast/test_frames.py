@@ -182,7 +182,7 @@ def refusal(forecaster: Forecaster, frame: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-def replaced(frame: pd.DataFrame, row: int, column: str, value: object) -> pd.DataFrame:
+def replaced(frame: pd.DataFrame, row: int, column: str, value: Any) -> pd.DataFrame:
     changed = frame.astype({column: object}) if column != "date" else frame.copy()
     changed.loc[row, column] = value
     return changed

@@ -47,7 +47,7 @@ def test_only_the_last_context_rows_matter(
 ) -> None:
     spoilt = illness_frame.copy()
     spoilt.iloc[:-CONTEXT, 1:] = np.nan
-    spoilt.iloc[3, 0] = spoilt.iloc[7, 0]
+    spoilt.loc[3, "date"] = illness_frame["date"].iloc[7]
     whole = forecaster.predict(illness_frame)
     for frame in (illness_frame.iloc[-CONTEXT:], spoilt):
         pd.testing.assert_frame_equal(forecaster.predict(frame), whole)
