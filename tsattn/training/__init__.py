@@ -1,6 +1,7 @@
 """Training: the LightningModule, the LightningDataModule, schedules, runs and their folders.
 
-The names below are loaded when they are first used, so that a checkpoint is read without Lightning.
+The names below are loaded when they are first used: whoever needs a recipe alone does not wait for
+Lightning.
 """
 
 from importlib import import_module
@@ -24,19 +25,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ForecastData": "tsattn.training.datamodule",
-    "ForecastTask": "tsattn.training.task",
-    "load_network": "tsattn.training.checkpoint",
-    "upcycle_checkpoint": "tsattn.training.upcycling",
+    "EpochDecay": "schedules",
+    "ForecastData": "datamodule",
+    "ForecastTask": "task",
+    "OneCycle": "schedules",
+    "Schedule": "schedules",
+    "load_network": "checkpoint",
+    "upcycle_checkpoint": "upcycling",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home; everything without one listed is a schedule."""
-    if name not in __all__:
+    """Import a public name from its home."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'tsattn.training' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "tsattn.training.schedules")), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    return getattr(import_module(f"tsattn.training.{_HOMES[name]}"), name)
