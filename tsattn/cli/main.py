@@ -19,6 +19,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn fit       train on a dataset or your own CSV, then score the best checkpoint
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
+  tsattn forecast  forecast new data from a checkpoint, in their own units
+  tsattn backtest  forecast the end of known data, window by window, and score that
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
@@ -30,6 +32,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
 
   tsattn fit --data.dataset own.csv
   tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
+  tsattn forecast --ckpt RUN --data new.csv --out forecast.csv
 
 Add --help to any of them. TSATTN_DEBUG=1 shows where an error came from.
 """
@@ -123,6 +126,18 @@ def _doctor(words: list[str]) -> int:
     return doctor(build=parser.parse_args(words).build)
 
 
+def _forecast(words: list[str]) -> int:
+    from tsattn.cli.forecast import forecast
+
+    return forecast(words)
+
+
+def _backtest(words: list[str]) -> int:
+    from tsattn.cli.forecast import backtest
+
+    return backtest(words)
+
+
 def _data(words: list[str]) -> int:
     from tsattn.cli import data
 
@@ -173,10 +188,12 @@ def _quieten_libraries() -> None:
 
 # each is called with the words after it
 _COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
+    "backtest": _backtest,
     "bench": _bench,
     "compare": _compare,
     "data": _data,
     "doctor": _doctor,
+    "forecast": _forecast,
     "leaderboard": _leaderboard,
     "moe": _moe,
     "tune": _tune,

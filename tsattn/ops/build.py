@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tsattn.errors import KernelBuildError
+from tsattn.ops.compiling import constant_when_compiled
 
 _ROOT = Path(__file__).parent
 _SOURCES = (
@@ -115,7 +116,7 @@ def ensure() -> None:
         ) from error
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def is_ready() -> bool:
     """Load the kernels, building them at most once per machine; False where that is impossible.
 
