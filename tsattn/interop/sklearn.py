@@ -179,7 +179,8 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _standardised(self, table: np.ndarray) -> Tensor:
         """Return windows [n, steps, channels] in float32."""
         values = table.reshape(len(table), -1, self.channels)
-        return torch.from_numpy(((values - self.mean_) / self.scale_).astype(np.float32))
+        with np.errstate(over="ignore"):  # what is beyond float32 makes the loss infinite
+            return torch.from_numpy(((values - self.mean_) / self.scale_).astype(np.float32))
 
     def _network(self) -> PatchTST:
         return PatchTST(

@@ -7,7 +7,9 @@ Example:
     >>> from neuralforecast import NeuralForecast
     >>> from tsattn.interop.neuralforecast import ActivePatchTST
     >>> model = ActivePatchTST(h=12, input_size=36, value_activation="tanh", max_steps=100)
-    >>> forecasts = NeuralForecast([model], freq="MS").fit(frame).predict()
+    >>> forecaster = NeuralForecast([model], freq="MS")
+    >>> forecaster.fit(frame)
+    >>> forecasts = forecaster.predict()
 """
 
 import re

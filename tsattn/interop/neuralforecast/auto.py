@@ -111,7 +111,10 @@ class AutoActivePatchTST(BaseAuto):
 
         def config(trial: Any) -> dict[str, Any]:
             chosen = {name: trial.suggest_categorical(name, v) for name, v in choices.items()}
-            return {**chosen, "learning_rate": trial.suggest_float("learning_rate", *_RATES, log=True)}
+            return {
+                **chosen,
+                "learning_rate": trial.suggest_float("learning_rate", *_RATES, log=True),
+            }
 
         return config
 

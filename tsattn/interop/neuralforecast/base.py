@@ -43,10 +43,10 @@ _EXOGENOUS = {
 class ActiveModel(BaseModel):
     """A network of this library that neuralforecast trains, stores and loads.
 
-    neuralforecast chooses the windows, scales them, applies the domain map of its loss to
-    ``forward(...) -> [windows, h, outputsize_multiplier]``, and steps the optimiser. Two things that
-    it has no hook for are done here: the auxiliary losses of a network are added to its loss, each
-    with the weight that the layers state, and parts that go by optimiser steps are told of each.
+    neuralforecast chooses the windows, scales them, applies the domain map of its loss to what
+    ``forward`` returns, [windows, h, outputsize_multiplier], and steps the optimiser. Two things
+    that it has no hook for are done here: the auxiliary losses of a network are added to its loss,
+    each with the weight that the layers state, and parts that go by steps are told of each.
 
     Every subclass is entered into neuralforecast's table of names when it is defined. A model that
     is not there cannot be saved, and a subclass of one that is would be loaded as its parent.
@@ -122,8 +122,8 @@ def base_arguments(model: type[ActiveModel], given: Mapping[str, Any]) -> dict[s
         near = get_close_matches(name, list(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"its own are {', '.join(own)}"
         raise ConfigError(
-            f"{model.__name__}, neuralforecast's BaseModel and Lightning's Trainer have no argument "
-            f"{name!r}; {hint}"
+            f"{model.__name__}, neuralforecast's BaseModel and Lightning's Trainer have no "
+            f"argument {name!r}; {hint}"
         )
     for name, (flag, kind) in _EXOGENOUS.items():
         if given.get(name) and not getattr(model, flag):
@@ -154,5 +154,3 @@ def is_distribution(loss: nn.Module) -> bool:
 def outputs_of(loss: nn.Module) -> int:
     """Return how many numbers a loss needs for each step of the horizon."""
     return int(cast(Any, loss).outputsize_multiplier)
-
-

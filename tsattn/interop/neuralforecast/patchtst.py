@@ -43,8 +43,8 @@ class ActivePatchTST(ActiveModel):
         norm: as in `tsattn.PatchTST`.
         prenorm: as in `tsattn.PatchTST`.
         end_padding: as in `tsattn.PatchTST`.
-        revin: normalise every window, and undo it in the forecast. ``None`` means unless ``loss`` is
-            a distribution: what is undone are values, and parameters of a distribution are none.
+        revin: normalise every window, and undo it in the forecast. ``None`` means unless ``loss``
+            is a distribution: it is undone in values, and parameters of a distribution are none.
         revin_affine: as in `tsattn.PatchTST`.
         subtract_last: as in `tsattn.PatchTST`.
         attention_impl: as in `tsattn.PatchTST`.

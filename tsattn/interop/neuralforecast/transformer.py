@@ -33,7 +33,7 @@ class ActiveTransformer(ActiveModel):
         label: as in `tsattn.models.EncoderDecoderTransformer`.
         encoder_layers: as in `tsattn.models.EncoderDecoderTransformer`.
         decoder_layers: as in `tsattn.models.EncoderDecoderTransformer`.
-        d_model: as in `tsattn.models.EncoderDecoderTransformer`; smaller by default, for one series.
+        d_model: as in `tsattn.models.EncoderDecoderTransformer`; smaller by default.
         num_heads: as in `tsattn.models.EncoderDecoderTransformer`.
         d_ff: as in `tsattn.models.EncoderDecoderTransformer`; smaller by default.
         dropout: as in `tsattn.models.EncoderDecoderTransformer`.
