@@ -79,6 +79,8 @@ MODULES = [
     "tsattn.models.patchtst",
     "tsattn.models.transformer",
     "tsattn.nn.moe.baselines",
+    "tsattn.nn.moe.compete_smoe",
+    "tsattn.nn.moe.competition",
     "tsattn.nn.moe.layer",
     "tsattn.nn.moe.mixture",
     "tsattn.nn.moe.selection",

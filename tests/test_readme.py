@@ -46,11 +46,12 @@ def test_every_command_of_the_readme_does_what_it_says(
     typed = [words[1:] for words in commands() if words[0] == "tsattn"]
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     short += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
-    assert {words[0] for words in typed} >= {"fit", "test", "data", "doctor"}
+    more = {"fit": short, "test": short, "tune": [*short, "--trials=1", "--repeat-seeds=0"]}
+    assert {words[0] for words in typed} >= {"fit", "test", "data", "doctor", "tune"}
     for words in typed:
         if words[:2] == ["data", "fetch"]:
             continue  # needs the net; its tests run against a server of their own
-        status = main(words + (short if words[0] in ("fit", "test") else []))
+        status = main(words + more.get(words[0], []))
         assert status == 0, (words, capsys.readouterr().err)
 
 

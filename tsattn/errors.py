@@ -33,5 +33,9 @@ class MissingExtraError(TsattnError, ImportError):
     """An optional package is needed and not installed."""
 
 
+class StorageError(TsattnError, OSError):
+    """Where a study is kept cannot be reached, or is locked."""
+
+
 class KernelBuildError(TsattnError, RuntimeError):
     """The compiled kernels are not there and cannot be built."""

@@ -6,7 +6,7 @@ A name ends in the axes of its tensor, so ``x_BTC`` is [batch, context, channels
 suffix axis
 ====== ==========================================================
 B      batch (windows)
-T      context steps
+T      context steps; in plans of a training, optimiser steps
 H      horizon steps
 C      channels
 P      patches
@@ -43,3 +43,5 @@ Chosen = Int[Tensor, "N K"]
 Weights = Float[Tensor, "N K"]
 ExpertBias = Float[Tensor, "E"]
 ExpertCounts = Int[Tensor, "E"]
+ChosenOutputs = Float[Tensor, "N K D"]
+CompetitionPlan = Bool[Tensor, "T L"]

@@ -45,7 +45,7 @@ def tiny(tmp_path: Path) -> list[str]:
 def test_help_has_every_command_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for command in ("fit", "test", "validate", "data", "doctor"):
+    for command in ("fit", "test", "validate", "data", "moe", "doctor"):
         assert sum(line.startswith(f"  tsattn {command} ") for line in lines) >= 1, command
 
 

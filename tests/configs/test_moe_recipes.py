@@ -27,6 +27,7 @@ ROUTERS = {
     "gaussian": "GaussianGate",
     "dense_to_sparse": "DenseToSparseGate",
     "hierarchical": "HierarchicalGate",
+    "compete": "LinearGate",
 }
 RECIPES = [f"{router}_{name}" for router in ROUTERS for name in ("illness", "etth1")]
 
@@ -63,7 +64,7 @@ def test_a_recipe_is_the_one_of_the_dataset_but_for_its_mixture(recipe: str) -> 
     assert arguments.pop("value_activation") == "tanh"
     assert dense["model"]["network"]["init_args"].pop("value_activation") == "identity"
     assert settings == dense
-    assert feedforward["class_path"] == "MoE"
+    assert feedforward["class_path"] == ("CompeteSMoE" if router == "compete" else "MoE")
     assert feedforward["init_args"]["gate"]["class_path"] == ROUTERS[router]
 
 

@@ -19,6 +19,7 @@ from tsattn.training import load_network
 from tsattn.training.checkpoint import RECORD, build_network, describe_network, load_weights
 from tsattn.training.folder import RunFolder
 from tsattn.training.routing import describe_mixtures
+from tsattn.training.routing_table import read_rows
 from tsattn.training.task import ForecastTask
 
 FEEDFORWARD = "--model.network.feedforward"
@@ -312,6 +313,9 @@ def test_a_fit_in_two_processes_reports_the_routing_of_every_test_window(tmp_pat
     assert done.returncode == 0, done.stderr
     results = [line[6:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
     (two,) = [json.loads(result) for result in results if result != "null"]
+    loads = [row for row in read_rows(folder.routing) if row.measure == "load"]
+    assert [row.expert for row in loads] == [0, 1, 2, 3]
+    assert sum(row.value for row in loads) == pytest.approx(1.0, abs=1e-5)
     words = ["test", "--config", str(folder.config), "--ckpt_path", "best"]
     one = python(SCRIPT, *words, "--trainer.strategy", "auto", "--trainer.devices", 1, cwd=tmp_path)
     assert one.returncode == 0, one.stderr

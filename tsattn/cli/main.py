@@ -13,7 +13,7 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "bench", "data", "doctor")
+_COMMANDS = (*_TRAINING, "bench", "data", "doctor", "moe", "tune")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
@@ -21,6 +21,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
   tsattn data      list | fetch | verify | describe datasets
+  tsattn tune      search for settings, above all the value activation, by validation loss
+  tsattn moe       report: a page on what a run's mixtures of experts did
   tsattn bench     kernels | auto | train: speed beside what people use today
   tsattn doctor    what this machine can run, and what is missing
 
@@ -66,11 +68,19 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if command == "data":
         return _data(rest)
+    if command == "moe":
+        _quieten_libraries()
+        return _moe(rest)
     if command == "bench":
         _quieten_libraries()
         from tsattn.bench.command import bench
 
         return bench(rest)
+    if command == "tune":
+        _quieten_libraries()
+        from tsattn.tune.command import tune
+
+        return tune(rest)
     if command == "doctor":
         from tsattn.cli.doctor import doctor
 
@@ -106,6 +116,18 @@ def _data(words: list[str]) -> int:
         commands.add_subcommand(name, command, help=(function.__doc__ or "").splitlines()[0])
     given = parser.parse_args(words)
     return functions[given.subcommand](**given[given.subcommand].as_dict())
+
+
+def _moe(words: list[str]) -> int:
+    from tsattn.cli.moe import report
+
+    parser = ArgumentParser(prog="tsattn moe", description="What mixtures of experts did.")
+    commands = parser.add_subcommands()
+    command = ArgumentParser()
+    command.add_function_arguments(report, skip={"overwrite"}, as_positional=True)
+    command.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    commands.add_subcommand("report", command, help=(report.__doc__ or "").splitlines()[0])
+    return report(**parser.parse_args(words).report.as_dict())
 
 
 def _quieten_libraries() -> None:

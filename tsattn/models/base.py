@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -29,6 +29,18 @@ class Forecast:
     mean: Horizon
     quantiles: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
+
+
+class TokenPlaces(NamedTuple):
+    """Where the tokens of a window come from, in the order in which a layer sees them.
+
+    Attributes:
+        steps_L: the step in the middle of each token, counted from the window's first.
+        channels_L: the channel of each token, or None where a token holds all of them.
+    """
+
+    steps_L: Tensor
+    channels_L: Tensor | None = None
 
 
 def require_at_least(minimum: int, **sizes: int) -> None:
@@ -94,6 +106,14 @@ class ForecastNetwork(nn.Module):
             future_marks_BHM: calendar features of the horizon.
         """
         raise NotImplementedError
+
+    def token_places(self, layer: str) -> TokenPlaces | None:
+        """Return where the tokens of a layer come from, or None where that cannot be said.
+
+        Args:
+            layer: a name out of ``named_modules()``.
+        """
+        return None
 
     def check_window(self, x_BTC: Tensor) -> None:
         """Refuse a window of another shape than the network was built for.

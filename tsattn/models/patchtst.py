@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
+from tsattn.models.base import Forecast, ForecastNetwork, TokenPlaces, require_at_least
 from tsattn.nn import (
     EncoderLayer,
     FeedForward,
@@ -151,6 +151,15 @@ class PatchTST(ForecastNetwork):
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
         return Forecast(y_BHC, losses=losses)
+
+    def token_places(self, layer: str) -> TokenPlaces | None:
+        """Return the middle and the channel of each patch; those of a channel lie together."""
+        if not layer.startswith("layers."):
+            return None
+        embed = self.embed
+        middles_P = torch.arange(embed.num_patches) * embed.stride + embed.patch_length // 2
+        channels = torch.arange(self.channels).repeat_interleave(embed.num_patches)
+        return TokenPlaces(middles_P.clamp_max(self.context - 1).repeat(self.channels), channels)
 
     def _forecast(self, x_BTC: Tensor, head_weight: Tensor | None = None) -> tuple[Tensor, Losses]:
         tokens = self.embed(x_BTC)

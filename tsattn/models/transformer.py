@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork, require_at_least
+from tsattn.models.base import Forecast, ForecastNetwork, TokenPlaces, require_at_least
 from tsattn.nn import (
     CalendarEmbedding,
     DecoderLayer,
@@ -145,6 +145,17 @@ class EncoderDecoderTransformer(ForecastNetwork):
         y, more = self.decoder[-1](y, memory, last=self.horizon)
         y = self.project(self.decoder_norm(y))
         return Forecast(y, losses=summed(losses, more))
+
+    def token_places(self, layer: str) -> TokenPlaces | None:
+        """Return the step of each token; the last layer of the decoder sees the horizon alone."""
+        stack, _, rest = layer.partition(".")
+        if stack == "encoder":
+            return TokenPlaces(torch.arange(self.context))
+        if stack != "decoder":
+            return None
+        is_last = rest.split(".")[0] == str(len(self.decoder) - 1)
+        start = self.context - (0 if is_last else self.label)
+        return TokenPlaces(torch.arange(start, self.context + self.horizon))
 
     def _decoder_input(
         self, x_BTC: Tensor, marks_BTM: Tensor | None, future_marks_BHM: Tensor | None

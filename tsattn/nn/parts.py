@@ -25,6 +25,7 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
         for part in (
             FeedForward,
             moe.MoE,
+            moe.CompeteSMoE,
             moe.LinearGate,
             moe.SigmoidGate,
             moe.QuadraticPolynomialGate,

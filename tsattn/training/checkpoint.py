@@ -149,15 +149,20 @@ def load_weights(network: ForecastNetwork, path: str | Path | None) -> dict[str,
 
 
 def _load(network: ForecastNetwork, content: Mapping[str, Any], path: Path) -> None:
-    weights = {
-        name.removeprefix("network."): tensor
-        for name, tensor in content["state_dict"].items()
-        if name.startswith("network.")
-    }
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(weights_of(content))
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit the network: {error}") from error
+
+
+def weights_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of a checkpoint's network by their names within it."""
+    prefix = "network."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
 
 
 def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, path: Path) -> None:
@@ -171,23 +176,24 @@ def require_same_network(content: Mapping[str, Any], network: ForecastNetwork, p
         raise CheckpointError(
             f"{path} holds a {theirs['class']}, the configuration describes a {ours['class']}"
         )
-    shapes = {f"network.{name}": value.shape for name, value in network.state_dict().items()}
-    stored = {
-        name: getattr(value, "shape", None)
-        for name, value in content["state_dict"].items()
-        if name.startswith("network.")
-    }
-    then, now = _flat(theirs["arguments"]), _flat(ours["arguments"])
-    differing = [
-        f"{name} {then.get(name)!r} instead of {now.get(name)!r}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name) and name.rpartition(".")[2] not in _FREE_TO_DIFFER
-    ]
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    stored = {name: getattr(value, "shape", None) for name, value in weights_of(content).items()}
+    differing = differences(theirs["arguments"], ours["arguments"])
     if differing or shapes != stored:
         raise CheckpointError(
             f"{path} holds another {ours['class']} than the configuration describes: "
             + ("; ".join(differing) or "its weights have other names or shapes")
         )
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Say in which arguments that decide what a network computes two descriptions differ."""
+    then, now = _flat(theirs), _flat(ours)
+    return [
+        f"{name} {then.get(name)!r} instead of {now.get(name)!r}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name) and name.rpartition(".")[2] not in _FREE_TO_DIFFER
+    ]
 
 
 def _flat(arguments: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,7 +41,9 @@ from tsattn.training.parser import RecipeParser
 from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.routing import RoutingOfTest
+from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.task import ForecastTask
+from tsattn.training.upcycling import upcycle_checkpoint
 
 _LINKS = {
     "data.channels": "model.network.init_args.channels",
@@ -61,12 +63,17 @@ _NOT_SAVED = (
 )
 
 
-def run(arguments: Sequence[str]) -> dict[str, Any] | None:
+def run(
+    arguments: Sequence[str], *, callbacks: Sequence[Callback] = (), score_test: bool = True
+) -> dict[str, Any] | None:
     """Run ``fit``, ``validate`` or ``test`` as typed after ``tsattn``.
 
     Args:
         arguments: for example ``["fit", "--config", "configs/patchtst/etth1.yaml"]``; see
             `tsattn.training.recipes.with_recipes` for where recipes are found.
+        callbacks: of the caller, called after those of the recipe and of the run folder.
+        score_test: whether a fit ends with the test; without it no test window is scored, and
+            there is no result.
 
     Returns:
         The result (as in ``result.json``) where a test was run, else None.
@@ -75,14 +82,23 @@ def run(arguments: Sequence[str]) -> dict[str, Any] | None:
         TsattnError: what was asked for cannot be done; nothing has been overwritten.
         SystemExit: an argument that does not parse; the message has been printed.
     """
-    return TrainingCLI(with_recipes(arguments)).result
+    words = with_recipes(arguments)
+    return TrainingCLI(words, callbacks=callbacks, score_test=score_test).result
 
 
 class TrainingCLI(LightningCLI):
     """LightningCLI with a run folder, a test after every fit, and a result."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        callbacks: Sequence[Callback] = (),
+        score_test: bool = True,
+    ) -> None:
         self.arguments = arguments
+        self.callers_callbacks = callbacks
+        self.score_test = score_test
         self.result: dict[str, Any] | None = None
         self.table: EpochTable | None = None
         super().__init__(
@@ -125,6 +141,11 @@ class TrainingCLI(LightningCLI):
             "--save_predictions",
             type=Path | None,
             help="npz file for the forecasts of all test windows",
+        )
+        parser.add_argument(
+            "--upcycle",
+            type=Path | None,
+            help="with fit: start a network of mixtures from this checkpoint of the dense one",
         )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -192,14 +213,17 @@ class TrainingCLI(LightningCLI):
         """Add the callbacks that write the run folder."""
         self.predictions = Predictions(everything=self._given.save_predictions is not None)
         self.routing = RoutingOfTest()
+        self.routing_epochs = RoutingOfEpochs(self.folder.routing if self.keeps_files else None)
         callbacks: list[Callback] = [self.predictions, self.routing]
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
-            callbacks += [StayStopped(), self.table, *checkpoint_callbacks(self.folder)]
+            callbacks += [StayStopped(), self.table, self.routing_epochs]
+            callbacks += checkpoint_callbacks(self.folder)
             callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
             kwargs.setdefault("enable_checkpointing", False)
+        callbacks += self.callers_callbacks
         given = self._get(self.config_init, "trainer")
         given["callbacks"] = [*(given.get("callbacks") or []), *report.progress(), *callbacks]
         given["plugins"] = [*_as_list(given.get("plugins")), SafeCheckpointIO()]
@@ -223,6 +247,8 @@ class TrainingCLI(LightningCLI):
             if self.resuming:
                 data, training = self.datamodule.describe(), self.model.describe()
                 require_same_run(content, data, training, checkpoint)
+        elif self._given.upcycle:
+            upcycle_checkpoint(self.model.network, self._given.upcycle)
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -243,8 +269,8 @@ class TrainingCLI(LightningCLI):
             raise
 
     def after_fit(self) -> None:
-        """Test the best checkpoint and write the result, unless steps were only measured."""
-        if self.estimating:
+        """Test the best checkpoint and write the result, unless that was not asked for."""
+        if self.estimating or not self.score_test:
             return
         self._test(self.folder.best if self.keeps_files else None)
 
@@ -282,7 +308,7 @@ class TrainingCLI(LightningCLI):
             self.model,
             self.datamodule,
             checkpoint=checkpoint,
-            moe=self.routing.summary(),
+            moe=self.routing.summary(self.routing_epochs.final()),
             recipes=recipes_of(self.arguments),
             limits=limits_of(self._given.trainer.as_dict()),
             epochs=epochs,
@@ -302,11 +328,16 @@ class TrainingCLI(LightningCLI):
 
     def _resolved_config(self) -> str:
         given = self._given.clone()
+        given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
+        return self._as_recipe(given)
+
+    def _as_recipe(self, given: Namespace) -> str:
         if Path(given.data.dataset).is_file():
             given.data.dataset = str(Path(given.data.dataset).resolve())
+        if given.upcycle:
+            given.upcycle = given.upcycle.resolve()
         if given.data.root is not None:
             given.data.root = Path(given.data.root).expanduser().resolve()
-        given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
         return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)

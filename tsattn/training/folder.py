@@ -11,9 +11,10 @@ from tsattn.errors import ExistsError
 class RunFolder:
     """Paths of a run's files.
 
-    ``config.yaml`` (the resolved recipe), ``metrics.csv`` (a row per epoch),
-    ``checkpoints/best.ckpt`` and ``last.ckpt``, ``schedule.png``, ``forecast.png``,
-    ``result.json``, ``tensorboard/``.
+    ``config.yaml`` (the resolved recipe), ``metrics.csv`` (a row per epoch), ``routing.csv`` (of
+    networks with mixtures of experts), ``checkpoints/best.ckpt`` and ``last.ckpt``,
+    ``schedule.png``, ``forecast.png``, ``result.json``, ``tensorboard/``; ``routing.html`` where
+    ``tsattn moe report`` has written it.
     """
 
     path: Path
@@ -27,6 +28,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """One row per epoch."""
         return self.path / "metrics.csv"
+
+    @property
+    def routing(self) -> Path:
+        """What mixtures of experts did, epoch by epoch."""
+        return self.path / "routing.csv"
+
+    @property
+    def routing_page(self) -> Path:
+        """The page on what mixtures of experts did."""
+        return self.path / "routing.html"
 
     @property
     def checkpoints(self) -> Path:
@@ -88,6 +99,8 @@ class RunFolder:
         for file in (
             self.config,
             self.metrics,
+            self.routing,
+            self.routing_page,
             self.result,
             self.forecast_picture,
             self.schedule_picture,

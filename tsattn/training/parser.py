@@ -77,7 +77,7 @@ def _nearest(given: str, known: list[str]) -> str:
 def known_words() -> list[str]:
     """Every key a recipe may hold and every class it may name."""
     keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
-    keys.append("estimate")
+    keys += ["estimate", "upcycle"]
     for prefix, owner in (
         ("trainer", Trainer),
         ("model", ForecastTask),
@@ -89,7 +89,7 @@ def known_words() -> list[str]:
     for prefix, owners in (
         ("model.network", NETWORKS.values()),
         ("model.schedule", SCHEDULES),
-        (feedforward, (PARTS["MoE"],)),
+        (feedforward, (PARTS["MoE"], PARTS["CompeteSMoE"])),
         (f"{feedforward}.gate", PARTS.values()),
     ):
         for owner in owners:

@@ -1,6 +1,6 @@
 """How the mixtures of a network routed the test windows, and what their gates cost."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as L
@@ -21,6 +21,13 @@ def mixtures(network: nn.Module) -> Iterator[tuple[str, MoEFeedForward]]:
     for name, module in network.named_modules():
         if isinstance(module, MoEFeedForward):
             yield name, module
+
+
+def short_name(layer: str) -> str:
+    """Return ``layer 0`` for the mixture ``layers.0.feedforward``, and the like."""
+    stack, _, rest = layer.removesuffix(".feedforward").partition(".")
+    stack = {"layers": "layer", "encoder": "encoder layer", "decoder": "decoder layer"}.get(stack)
+    return f"{stack} {rest}" if stack and rest.isdigit() else layer
 
 
 class RoutingOfTest(Callback):
@@ -62,13 +69,18 @@ class RoutingOfTest(Callback):
         for hook in self._hooks:
             hook.remove()
 
-    def summary(self) -> list[dict[str, Any]]:
-        """Return, for each layer, its name, each expert's share of the load, and its entropy."""
+    def summary(self, trained: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+        """Return, for each layer, its name, each expert's share of the load, and its entropy.
+
+        Args:
+            trained: what else there is to say of a layer, by its name.
+        """
         return [
             {
                 "layer": name,
                 "load": load_share(counts).tolist(),
                 "selection_entropy": selection_entropy(counts),
+                **trained.get(name, {}),
             }
             for name, counts in self.counts.items()
         ]

@@ -13,6 +13,7 @@ from tsattn.errors import ConfigError, NonFiniteLossError
 from tsattn.metrics import WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
+from tsattn.nn.moe import plan_competitions
 from tsattn.nn.stepping import after_step
 from tsattn.training.checkpoint import (
     FORMAT,
@@ -140,6 +141,15 @@ class ForecastTask(L.LightningModule):
         self.log("test/mse", scores["mse"].float(), sync_dist=True)
         self.log("test/mae", scores["mae"].float(), sync_dist=True)
 
+    def on_train_start(self) -> None:
+        """Plan the competitions of the training, or go on with the plan of a resumed one."""
+        plan_competitions(
+            self.network,
+            self._total_steps,
+            run_seed() or 0,
+            resume=self.trainer.global_step > 0,
+        )
+
     def on_train_batch_start(self, batch: WindowBatch, batch_idx: int) -> None:
         """Set the learning rate and beta1 of the coming step."""
         if batch_idx == 0:
@@ -147,7 +157,7 @@ class ForecastTask(L.LightningModule):
         place = Place(
             epoch=self.current_epoch + 1,
             step=self.trainer.global_step,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=self._total_steps,
         )
         rate = self.learning_rate * self.schedule.factor(place)
         for group in self.trainer.optimizers[0].param_groups:
@@ -218,6 +228,10 @@ class ForecastTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse the checkpoint of another network."""
         require_same_network(checkpoint, self.network, Path(self.trainer.ckpt_path or "checkpoint"))
+
+    @property
+    def _total_steps(self) -> int:
+        return int(self.trainer.estimated_stepping_batches)
 
     @property
     def _data(self) -> ForecastData | None:

@@ -5,6 +5,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from tsattn.nn.moe.compete_smoe import CompeteSMoE
 from tsattn.nn.moe.gates import (
     CosineGate,
     LinearGate,
@@ -30,11 +31,12 @@ BASELINES: Mapping[str, Callable[..., MoE]] = MappingProxyType(
             bias_step=1e-3,
             balance=0.0,
         ),
+        "CompeteSMoE": CompeteSMoE,
         "quadratic-polynomial": partial(MoE, gate=partial(QuadraticPolynomialGate, rank=8)),
         "quadratic-monomial": partial(MoE, gate=partial(QuadraticMonomialGate, rank=8)),
     }
 )
-"""Feed-forwards by the name of their router; all other arguments are those of `MoE`."""
+"""Feed-forwards by the name of their router; other arguments are those of the class."""
 
 
 def baseline(router: str, **arguments: Any) -> Callable[..., MoE]:
@@ -42,7 +44,7 @@ def baseline(router: str, **arguments: Any) -> Callable[..., MoE]:
 
     Args:
         router: one of `BASELINES`.
-        arguments: further arguments of `MoE`, for example ``num_experts=8``.
+        arguments: further arguments of `MoE` or `CompeteSMoE`, for example ``num_experts=8``.
 
     Raises:
         ValueError: another name.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tsattn.nn.moe.experts import Experts
-from tsattn.tensors import Chosen, ExpertCounts, FlatTokens, Weights
+from tsattn.tensors import Chosen, ChosenOutputs, ExpertCounts, FlatTokens, Weights
 
 
 class Computing(StrEnum):
@@ -76,16 +76,26 @@ def apply_experts(
     Raises:
         ValueError: an unknown computation, or one that cannot take these experts and tokens.
     """
-    chosen = as_computing(computing)
-    if chosen is Computing.AUTO:
-        chosen = choose(experts, x_ND, experts_NK.shape[1])
+    chosen = chosen_for(experts, x_ND, experts_NK.shape[1], computing)
     if chosen is Computing.ALL:
         return experts.mixture(x_ND, spread(experts_NK, weights_NK, experts.num_experts))
     if chosen is Computing.GROUPED:
-        if obstacle := experts.groupable(x_ND):
-            raise ValueError(f"computing 'grouped' cannot work here: {obstacle}; take 'auto'")
         return _grouped(experts, x_ND, experts_NK, weights_NK)
     return _loop(experts, x_ND, experts_NK, weights_NK)
+
+
+def chosen_for(experts: Experts, x_ND: Tensor, top_k: int, computing: str | Computing) -> Computing:
+    """Return the computation to take, which is the one that was named, or by size.
+
+    Raises:
+        ValueError: an unknown computation, or one that cannot take these experts and tokens.
+    """
+    chosen = as_computing(computing)
+    if chosen is Computing.AUTO:
+        return choose(experts, x_ND, top_k)
+    if chosen is Computing.GROUPED and (obstacle := experts.groupable(x_ND)):
+        raise ValueError(f"computing 'grouped' cannot work here: {obstacle}; take 'auto'")
+    return chosen
 
 
 _SLOT_OVERHEAD_FLOPS = 2_000
@@ -135,10 +145,15 @@ def sort_slots(experts_NK: Chosen, num_experts: int) -> Slots:
     return Slots(small.argsort(stable=True), count(experts_NK, num_experts))
 
 
-def _loop(experts: Experts, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+def _pieces_of(experts: Experts, experts_NK: Tensor) -> tuple[Slots, list[Tensor]]:
+    """Return the sorted slots, and the tokens of every expert."""
     slots = sort_slots(experts_NK, experts.num_experts)
     sizes = slots.counts_E.tolist()
-    tokens = [part // experts_NK.shape[1] for part in slots.order_S.split(sizes)]
+    return slots, [part // experts_NK.shape[1] for part in slots.order_S.split(sizes)]
+
+
+def _loop(experts: Experts, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+    slots, tokens = _pieces_of(experts, experts_NK)
     pieces: tuple[Tensor, ...] = _Gather.apply(x_ND, tokens)
     outputs = experts.in_pieces(pieces)
     return _AddUp.apply(len(x_ND), weights_NK, slots.order_S, tokens, *outputs)
@@ -193,12 +208,56 @@ class _AddUp(torch.autograd.Function):
         return (None, grad_weights.view(ctx.shape), None, None, *grad_ys)
 
 
-def _grouped(experts: Experts, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+def apart(
+    experts: Experts,
+    x_ND: FlatTokens,
+    experts_NK: Chosen,
+    computing: str | Computing = Computing.AUTO,
+) -> ChosenOutputs:
+    """Return the outputs [N, K, D] of the chosen experts for every token, each by itself.
+
+    Raises:
+        ValueError: as `apply_experts`.
+    """
+    chosen = chosen_for(experts, x_ND, experts_NK.shape[1], computing)
+    if chosen is Computing.ALL:
+        index = experts_NK[:, :, None].expand(-1, -1, x_ND.shape[1])
+        return experts.every(x_ND).gather(1, index)
+    if chosen is Computing.GROUPED:
+        return _grouped_apart(experts, x_ND, experts_NK)
+    slots, tokens = _pieces_of(experts, experts_NK)
+    outputs = experts.in_pieces(_Gather.apply(x_ND, tokens))
+    y_SD: Tensor = _PutBack.apply(slots.order_S, *outputs)
+    return y_SD.unflatten(0, experts_NK.shape)
+
+
+class _PutBack(torch.autograd.Function):
+    """The outputs of every expert at the places of their slots."""
+
+    @staticmethod
+    def forward(ctx: Any, order_S: Tensor, *ys: Tensor) -> Tensor:
+        ctx.orders = order_S.split([len(y) for y in ys])
+        whole = ys[0].new_empty(len(order_S), ys[0].shape[1])
+        for order, y in zip(ctx.orders, ys, strict=True):
+            whole.index_copy_(0, order, y)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = grads
+        return None, *(grad.index_select(0, order) for order in ctx.orders)
+
+
+def _grouped_apart(experts: Experts, x_ND: Tensor, experts_NK: Tensor) -> Tensor:
     slots = sort_slots(experts_NK, experts.num_experts)
     places = slots.order_S.argsort()  # where each slot went
     x_SD = _Sorted.apply(x_ND, slots.order_S, places)
     y_SD = experts.in_groups(x_SD, slots.counts_E.cumsum(0))
-    y_NKD = _Unsorted.apply(y_SD, slots.order_S, places).unflatten(0, weights_NK.shape)
+    return _Unsorted.apply(y_SD, slots.order_S, places).unflatten(0, experts_NK.shape)
+
+
+def _grouped(experts: Experts, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+    y_NKD = _grouped_apart(experts, x_ND, experts_NK)
     return (weights_NK.to(y_NKD.dtype)[:, None, :] @ y_NKD).squeeze(1)
 
 

@@ -14,6 +14,12 @@ from tsattn.tensors import FlatTokens, Logits
 ExpertsFactory = Callable[[int, int], nn.Module]
 """Builds experts from ``d_model`` and ``num_experts``; a class of experts is one."""
 
+Measure = Callable[[Tensor], Tensor]
+"""Maps outputs [..., D] to one number each, [...]."""
+
+_CHUNK_NUMBERS = 1 << 18
+"""Numbers of outputs that are measured together: they fit a cache."""
+
 
 class Experts(nn.Module):
     """Base of the experts of a layer: E maps from tokens to tokens, applied in three ways.
@@ -22,7 +28,8 @@ class Experts(nn.Module):
     * `in_groups`: the same in grouped products, where `groupable` says so;
     * `mixture`: all experts to all tokens, weighted with zeros for those not chosen.
 
-    `every` gives all outputs themselves, for routers that look at them.
+    `every` gives all outputs themselves, and `measured` a number for each of them, for routers that
+    look at the experts' answers.
 
     Args:
         d_model: width D of a token.
@@ -62,6 +69,14 @@ class Experts(nn.Module):
         """Return ``sum_e weights[n, e] expert_e(x[n])``, every expert computed for every token."""
         outputs = self.every(x_ND)
         return (weights_NE.to(outputs.dtype)[:, None, :] @ outputs).squeeze(1)
+
+    @torch.no_grad()
+    def measured(self, x_ND: FlatTokens, measure: Measure) -> Tensor:
+        """Return ``measure(expert_e(x[n]))`` [N, E]: no dropout, no gradients, no outputs kept.
+
+        Experts with dropout of their own override this.
+        """
+        return torch.cat([measure(self.every(x)) for x in in_chunks(x_ND, self.num_experts)])
 
     @property
     def flops_per_slot(self) -> int:
@@ -139,17 +154,34 @@ class FeedForwardExperts(Experts):
         expand = F.linear(x_ND, self.expand_weight.flatten(0, 1), self.expand_bias.flatten())
         return self.hidden(expand)
 
+    @torch.no_grad()
+    def measured(self, x_ND: FlatTokens, measure: Measure) -> Tensor:
+        """Return ``measure(expert_e(x[n]))`` [N, E]."""
+        stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
+        parts = list(zip(*(stack.unbind(0) for stack in stacks), strict=True))
+        rows = [
+            torch.stack([measure(self._one(x, *part, p=0.0)) for part in parts], dim=1)
+            for x in in_chunks(x_ND)
+        ]
+        return torch.cat(rows)
+
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
         # taken apart once: the gradients are then put together once, not once an expert
         stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
-        parts = zip(pieces, *(stack.unbind(0) for stack in stacks), strict=True)
-        return [self._one(x, w1, b1, w2, b2) if len(x) else x for x, w1, b1, w2, b2 in parts]
+        parts, p = (
+            zip(pieces, *(stack.unbind(0) for stack in stacks), strict=True),
+            self.dropout.rate,
+        )
+        return [self._one(x, w1, b1, w2, b2, p=p) if len(x) else x for x, w1, b1, w2, b2 in parts]
 
-    def _one(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    def _one(
+        self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, p: float
+    ) -> Tensor:
         if self.activation == "gelu":
-            return feedforward(x, w1, b1, w2, b2, p=self.dropout.rate)
-        return F.linear(self.hidden(F.linear(x, w1, b1)), w2, b2)
+            return feedforward(x, w1, b1, w2, b2, p=p)
+        hidden = activate(self.activation, F.linear(x, w1, b1))
+        return F.linear(self.dropout(hidden) if p else hidden, w2, b2)
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by grouped products."""
@@ -200,6 +232,13 @@ class LinearExperts(Experts):
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
         return _groupable(x, self.d_model)
+
+
+def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
+    """Return the tokens a few at a time, so that ``copies`` of each chunk fit a cache."""
+    if torch.compiler.is_compiling():
+        return (x_ND,)
+    return torch.split(x_ND, max(1, _CHUNK_NUMBERS // (copies * max(1, x_ND.shape[1]))))
 
 
 def grouped_linear(

@@ -23,6 +23,8 @@ class Routing(NamedTuple):
         weights_NK: their weights, 0 for dropped slots.
         counts_E: slots of each expert, dropped ones included.
         dropped: number of slots dropped for want of capacity, a scalar.
+        competed_NK: where the layer competed, who won and worked instead of the gate's choice,
+            which the other fields go on to describe; else None.
     """
 
     logits_NE: Logits
@@ -31,6 +33,7 @@ class Routing(NamedTuple):
     weights_NK: Weights
     counts_E: ExpertCounts
     dropped: Tensor
+    competed_NK: Chosen | None = None
 
 
 class MoEFeedForward(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tsattn.nn.moe.experts import Experts
+from tsattn.nn.moe.experts import Experts, Measure
 from tsattn.tensors import FlatTokens, Logits
 
 
@@ -105,6 +105,10 @@ class MixedExperts(Experts):
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return the outputs of all experts."""
         return torch.cat([part.every(x_ND) for part in self._parts()], dim=1)
+
+    def measured(self, x_ND: FlatTokens, measure: Measure) -> Tensor:
+        """Return what is measured of all experts."""
+        return torch.cat([part.measured(x_ND, measure) for part in self._parts()], dim=1)
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""

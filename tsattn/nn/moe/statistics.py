@@ -1,11 +1,12 @@
-"""What routing looked like: load and entropies."""
+"""What routing looked like: load, entropies, changes, and how far the router knows the winners."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from tsattn.tensors import ExpertCounts, Weights
+from tsattn.nn.moe.selection import best
+from tsattn.tensors import Chosen, ExpertCounts, Logits, Weights
 
 
 def load_share(counts_E: ExpertCounts) -> Tensor:
@@ -22,12 +23,39 @@ def selection_entropy(counts_E: ExpertCounts) -> float:
 
 
 def weight_entropy(weights_NK: Weights) -> float:
-    """Return the mean entropy in bits of the tokens' weights, each scaled to the sum one.
+    """Return the mean over tokens of `weight_entropies`.
 
     Source: CompeteSMoE paper, appendix D (b).
     """
+    return weight_entropies(weights_NK).mean().item()
+
+
+def weight_entropies(weights_NK: Weights) -> Tensor:
+    """Return the entropy in bits of each token's weights, scaled to the sum one, [N]."""
     weights = weights_NK.detach().double()
-    return _entropy_bits(weights / weights.sum(-1, keepdim=True).clamp_min(1e-20)).mean().item()
+    return _entropy_bits(weights / weights.sum(-1, keepdim=True).clamp_min(1e-20))
+
+
+def newly_chosen(before_NK: Chosen, after_NK: Chosen) -> Tensor:
+    """Return which of the experts of each token it did not have before, [N, K]; order is no matter.
+
+    The mean is the expert change rate, the share of assignments that do not match: 0 where every
+    token keeps its experts, 1 where none keeps any.
+
+    Source: CompeteSMoE paper, section 5.2.2 (b).
+    """
+    return (after_NK[:, :, None] != before_NK[:, None, :]).all(dim=-1)
+
+
+def winners_picked(logits_NE: Logits, winners_NK: Chosen) -> Tensor:
+    """Return which of each token's winners of the competition the router picks too, [N, K].
+
+    Args:
+        logits_NE: of the router, which picks as many experts as there are winners.
+        winners_NK: who won the competition.
+    """
+    picked_NK = best(logits_NE.detach(), winners_NK.shape[1])
+    return (winners_NK[:, :, None] == picked_NK[:, None, :]).any(dim=-1)
 
 
 def _entropy_bits(shares: Tensor) -> Tensor:

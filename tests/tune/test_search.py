@@ -1,0 +1,241 @@
+"""The loop of a study, on trials that are written down instead of trained."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna import Study
+from optuna.trial import TrialState
+
+from tests.tune.fake import FakeEngine, Script, overrides, write_space
+from tsattn.training.parsed import ParsedRecipe
+from tsattn.tune import claims
+from tsattn.tune.claims import proposals
+from tsattn.tune.job import Job
+from tsattn.tune.sampling import SeededTPE, make_pruner
+from tsattn.tune.search import CONFIG, ERROR, Search
+from tsattn.tune.space import Space, read_space
+
+RATE = "model.learning_rate"
+
+
+@pytest.fixture
+def space(tmp_path: Path, recipe: ParsedRecipe) -> Space:
+    return read_space(write_space(tmp_path), recipe)
+
+
+def search(study: Study, space: Space, engine: FakeEngine, trials: int, seed: int = 7) -> list[str]:
+    """Run a study and return what was said."""
+    said: list[str] = []
+    study.sampler = SeededTPE(0, study)
+    Search(
+        study, engine, "recipe", propose=space.suggest, words=space.overrides, seed=seed,
+        folder=None, say=said.append,
+    ).run(trials)  # fmt: skip
+    return said
+
+
+def by_rate(given: dict[str, str], job: Job) -> Sequence[float | str]:
+    """Fall to a loss that is the rate."""
+    rate = float(given[RATE])
+    return [rate + 2, rate + 1, rate]
+
+
+def found(study: Study) -> list[tuple[dict[str, Any], float | None, int]]:
+    """Return values, loss and seed of every whole trial, in the order of their losses."""
+    whole = study.get_trials(states=(TrialState.COMPLETE,))
+    rows = [(trial.params, trial.value, trial.user_attrs["seed"]) for trial in whole]
+    return sorted(rows, key=str)
+
+
+def states(study: Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]
+
+
+def test_best_loss_over_the_epochs_is_what_counts(study: Study, space: Space) -> None:
+    engine = FakeEngine(lambda given, job: [3.0, 1.0, 2.0])
+    search(study, space, engine, 3)
+    assert [trial.value for trial in study.trials] == [1.0] * 3
+    assert [trial.user_attrs["best_epoch"] for trial in study.trials] == [2] * 3
+    assert [trial.user_attrs["epochs"] for trial in study.trials] == [3] * 3
+    assert study.trials[1].intermediate_values == {1: 3.0, 2: 1.0, 3: 2.0}
+    assert study.trials[1].user_attrs[CONFIG].startswith("# made from: tiny.yaml")
+    assert engine.closed
+
+
+def test_study_that_has_enough_runs_nothing(study: Study, space: Space) -> None:
+    search(study, space, FakeEngine(by_rate), 4)
+    engine = FakeEngine(by_rate)
+    search(study, space, engine, 4)
+    assert engine.jobs == []
+    assert len(study.trials) == 4
+
+
+def test_two_workers_run_two_trials_at_a_time(study: Study, space: Space) -> None:
+    engine = FakeEngine(by_rate, workers=2)
+    search(study, space, engine, 7)
+    assert states(study) == ["COMPLETE"] * 7
+    assert len(engine.jobs) == 7
+
+
+def test_pruned_trial_is_told_to_stop_and_recorded(space: Space) -> None:
+    study = optuna.create_study(pruner=make_pruner("median", 10))
+
+    def worse_later(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        return [float(job.number)] * 10
+
+    engine = FakeEngine(worse_later)
+    search(study, space, engine, 9)
+    assert states(study) == ["COMPLETE"] * 5 + ["PRUNED"] * 4
+    assert set(engine.stopped) == {5, 6, 7, 8}
+    assert all(epochs < 10 for epochs in engine.stopped.values())
+    assert [trial.user_attrs["epochs"] for trial in study.trials[5:]] == list(
+        engine.stopped.values()
+    )
+
+
+def test_hyperband_stops_some_before_their_last_epoch(space: Space) -> None:
+    study = optuna.create_study(pruner=make_pruner("hyperband", 9), study_name="brackets")
+    engine = FakeEngine(lambda given, job: [float(job.number)] * 9)
+    search(study, space, engine, 12)
+    assert states(study).count("PRUNED") >= 3
+    assert "COMPLETE" in states(study)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 12
+
+
+def test_failed_trial_is_recorded_with_its_error_and_the_study_goes_on(
+    study: Study, space: Space
+) -> None:
+    def second_fails(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        return [1.0, "NonFiniteLossError: nan"] if job.number == 1 else [1.0]
+
+    said = search(study, space, FakeEngine(second_fails), 4)
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[1].user_attrs[ERROR] == "NonFiniteLossError: nan"
+    assert any("trial 1 failed: NonFiniteLossError" in line for line in said)
+
+
+def test_trial_whose_worker_died_is_tried_again_with_its_values_and_seed(
+    study: Study, space: Space
+) -> None:
+    def second_dies(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        return [9.0, "dies"] if job.number == 1 else by_rate(given, job)
+
+    engine = FakeEngine(second_dies)
+    search(study, space, engine, 4)
+    assert states(study).count("FAIL") == 1
+    assert states(study).count("COMPLETE") == 4
+    assert proposals(study.trials) == 4
+    (again,) = [trial for trial in study.trials if trial.user_attrs.get("retry_of") == 1]
+    assert again.params == study.trials[1].params
+    assert again.user_attrs["seed"] == study.trials[1].user_attrs["seed"]
+    assert overrides(engine.jobs[1]) == overrides(engine.jobs[2])
+    undisturbed = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    search(undisturbed, space, FakeEngine(by_rate), 4)
+    assert found(undisturbed) == found(study)
+
+
+def test_trial_that_always_kills_its_worker_is_tried_three_times(
+    study: Study, space: Space
+) -> None:
+    def kills(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        return ["dies"] if given["model.network.value_activation"] == "tanh" else [1.0]
+
+    said = search(study, space, FakeEngine(kills), 12)
+    assert proposals(study.trials) == 12
+    dead = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert {trial.params["value_activation"] for trial in dead} == {"tanh"}
+    assert len(dead) == 3 * len({trial.user_attrs.get("retry_of", trial.number) for trial in dead})
+    assert any("it was tried often enough" in line for line in said)
+
+
+def test_configuration_that_comes_again_gets_the_next_seed(
+    tmp_path: Path, recipe: ParsedRecipe, study: Study
+) -> None:
+    text = "activation: {type: categorical, choices: [identity, tanh]}"
+    space = read_space(write_space(tmp_path, text), recipe)
+    engine = FakeEngine(lambda given, job: [1.0])
+    search(study, space, engine, 9)
+    for choice in ("identity", "tanh"):
+        seeds = [
+            int(overrides(job)["seed_everything"])
+            for job in engine.jobs
+            if overrides(job)["model.network.value_activation"] == choice
+        ]
+        assert seeds == list(range(7, 7 + len(seeds)))
+
+
+def interrupted(at: int) -> Script:
+    """Return a script that is interrupted in one trial."""
+
+    def script(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        if job.number == at:
+            raise KeyboardInterrupt
+        return by_rate(given, job)
+
+    return script
+
+
+@pytest.mark.parametrize("interrupted_at", [0, 3, 12])
+def test_interrupted_and_resumed_study_is_the_uninterrupted_one(
+    space: Space, interrupted_at: int
+) -> None:
+    whole = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    search(whole, space, FakeEngine(by_rate), 16)
+    resumed = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    engine = FakeEngine(interrupted(interrupted_at))
+    with pytest.raises(KeyboardInterrupt):
+        search(resumed, space, engine, 16)
+    assert engine.closed
+    assert resumed.trials[interrupted_at].state == TrialState.FAIL
+    search(resumed, space, FakeEngine(by_rate), 16)
+    assert found(resumed) == found(whole)
+
+
+def test_trials_of_a_command_that_is_gone_are_tried_again(
+    study: Study, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.sampler = SeededTPE(0, study)
+    left = study.ask()
+    values = space.suggest(left)
+    for name, value in {"machine": "another", "process": 1, "signed": 0.0, "seed": 41}.items():
+        left.set_user_attr(name, value)
+    assert not claims.is_abandoned(study.trials[0])  # it began just now
+    monkeypatch.setattr(claims, "GRACE_SECONDS", -1.0)
+    said = search(study, space, FakeEngine(by_rate), 3)
+    assert states(study).count("COMPLETE") == 3
+    assert study.trials[0].state == TrialState.FAIL
+    (again,) = [trial for trial in study.trials if trial.user_attrs.get("retry_of") == 0]
+    assert again.params == values
+    assert again.user_attrs["seed"] == 41
+    assert "trial 0 was left unfinished: it is tried again" in said
+
+
+def test_trial_is_abandoned_when_its_process_is_gone_from_this_machine(study: Study) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    trial = study.ask()
+    claims.sign(trial)
+    assert not claims.is_abandoned(study.trials[0], mine=[0])
+    assert claims.is_abandoned(study.trials[0])  # left by an earlier study of this process
+    trial.set_user_attr("process", os.getppid())
+    assert not claims.is_abandoned(study.trials[0])
+    trial.set_user_attr("process", gone.pid)
+    assert claims.is_abandoned(study.trials[0])
+    trial.set_user_attr("machine", "another")
+    assert not claims.is_abandoned(study.trials[0])
+
+
+def test_trial_given_up_by_another_command_is_dropped_quietly(study: Study, space: Space) -> None:
+    def taken_away(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        if job.number == 1:
+            study.tell(1, state=TrialState.FAIL)
+        return by_rate(given, job)
+
+    search(study, space, FakeEngine(taken_away), 3)
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]

@@ -1,0 +1,318 @@
+"""``tsattn tune`` as a person types it: to the end, killed in between, and misused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from tests.training.tiny import RECIPE, stored_result
+from tests.tune.fake import write_space
+from tsattn.cli import main
+from tsattn.training.command import TrainingCLI
+from tsattn.training.folder import RunFolder
+from tsattn.training.task import ForecastTask
+from tsattn.tune import command
+from tsattn.tune.engine import Ended, Event, Reported
+from tsattn.tune.job import Job, train
+from tsattn.tune.sampling import MedianPruner
+from tsattn.tune.storage import open_storage, quiet
+
+SHORT = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2"]
+SPACE = """
+activation: {type: categorical, choices: [identity, tanh]}
+learning_rate: {type: float, low: 1.0e-3, high: 1.0e-1, log: true}
+"""
+
+
+class InProcess:
+    """Trains in this process, one trial after the other: no worker has to be started."""
+
+    workers = 1
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.jobs: list[Job] = []
+        self.losses: list[tuple[int, float]] = []
+
+    def start(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def events(self, timeout: float) -> list[Event]:
+        (job,) = self.jobs
+        reports: list[Event] = []
+
+        def ask(epoch: int, loss: float) -> bool:
+            reports.append(Reported(job.number, epoch, loss))
+            return False
+
+        outcome = train(job, ask)
+        self.jobs = []
+        return [*reports, Ended(job.number, outcome)]
+
+    def answer(self, number: int, *, stop: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "LocalEngine", InProcess)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def words(tmp_path: Path, *more: object, space: str = SPACE) -> list[str]:
+    """Return what a person types to tune the tiny recipe."""
+    return [
+        *("tune", "--config", str(RECIPE), "--space", write_space(tmp_path, space)),
+        *("--out", str(tmp_path / "out"), *SHORT, *map(str, more)),
+    ]
+
+
+def summary(tmp_path: Path) -> dict[str, Any]:
+    return json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_study_leaves_a_recipe_that_fits_a_summary_and_a_report(
+    tmp_path: Path, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = words(tmp_path, "--trials", 6, "--repeat-seeds", 2, "--seed", 1)
+    assert main(typed) == 0
+    said = capsys.readouterr().out
+    found = summary(tmp_path)
+    assert found["trials"]["complete"] == 6
+    assert set(found["distribution"]["activation"]) == {"identity", "tanh"}
+    assert set(found["importance"]) == {"activation", "learning_rate"}
+    assert [row["pairs"] for row in found["repeats"] if not row["is_reference"]] == [2]
+    assert "reference" in said
+    assert "undecided" in said or "lower" in said or "higher" in said
+
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count("Plotly.newPlot") >= 7
+    for part in ("Importance", "paired by seed", "validation loss", "learning_rate"):
+        assert part in page
+    assert "https://cdn" not in page.replace("https://cdn.plot.ly/", "https://cdn", 0)[:2000]
+
+    best = tmp_path / "out" / "best.yaml"
+    settings = yaml.safe_load(best.read_text(encoding="utf-8"))
+    values = found["best"]["values"]
+    assert settings["model"]["learning_rate"] == values["learning_rate"]
+    assert settings["model"]["network"]["init_args"]["value_activation"] == values["activation"]
+    assert settings["seed_everything"] == found["best"]["seed"]
+    assert main(["fit", "--config", str(best), "--run_dir", "fitted"]) == 0
+    folder = RunFolder(Path("fitted"))
+    assert stored_result(folder)["recipes"] == ["tiny.yaml"]
+    losses = pd.read_csv(folder.metrics)["val/loss"]
+    assert losses.min() == pytest.approx(found["best"]["validation_loss"], rel=1e-4)
+
+    before = (tmp_path / "out" / "best.yaml").read_bytes()
+    assert main(typed) == 0  # all is there: nothing is trained again
+    assert "trial 0" not in capsys.readouterr().out
+    assert (tmp_path / "out" / "best.yaml").read_bytes() == before
+    assert main([*typed, "--trials", "7"]) == 0
+    assert summary(tmp_path)["trials"]["complete"] == 7
+
+
+def test_nothing_of_the_test_part_reaches_a_study(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(*_: Any, **__: Any) -> None:
+        raise AssertionError("a tuning trial scored the test part")
+
+    monkeypatch.setattr(TrainingCLI, "_test", scored)
+    monkeypatch.setattr(ForecastTask, "test_step", scored)
+    walks = np.random.default_rng(0).normal(size=(400, 2)).cumsum(axis=0).round(3)
+    found = []
+    for name, last in (("a", 1.0), ("b", -50.0)):
+        values = walks.copy()
+        values[320:] *= last  # test rows alone: the parts are 0.7, 0.1 and 0.2
+        frame = pd.DataFrame(values, columns=["x", "y"])
+        frame.insert(0, "date", pd.date_range("2020-01-01", periods=400, freq="h"))
+        frame.to_csv(f"{name}.csv", index=False)
+        data = ["--data.dataset", f"{name}.csv", "--study", "same", "--trials", "3"]
+        assert main([*words(tmp_path, *data), "--out", name]) == 0
+        study = json.loads(Path(name, "summary.json").read_text(encoding="utf-8"))
+        found.append((study["best"]["validation_loss"], study["best"]["values"]))
+    assert found[0] == found[1]
+
+
+def test_study_whose_trials_all_fail_says_why(
+    tmp_path: Path, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "learning_rate: {type: float, low: 1.0e+29, high: 1.0e+30}"
+    typed = words(tmp_path, "--trials", 2, "--model.schedule", "EpochDecay", space=space)
+    assert main(typed) == 1
+    assert "no trial of patchtst-illness-space came to its end" in capsys.readouterr().err
+    found = summary(tmp_path)
+    assert found["trials"]["fail"] == 2
+    assert "NonFiniteLossError" in found["failed"][0]["reason"]
+    assert not (tmp_path / "out" / "best.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--trials", 0], "--trials must be at least 1, got 0"),
+        (["--workers", 0], "--workers must be at least 1"),
+        (["--repeat-seeds", -1], "--repeat_seeds must be at least 0"),
+        (["--trails", 3], "did you mean --trials?"),
+        (["--engine", "dask"], "unknown engine 'dask'; expected one of local, ray"),
+        (["--pruner", "mean"], "unknown pruner 'mean'; expected one of median, hyperband, none"),
+        (["--run_dir", "x"], "--run_dir belongs to one run"),
+        (["--address", "auto"], "--address and --gpus belong to --engine ray"),
+        (["--trainer.strategy", "ddp"], "a trial is one process"),
+        (["--storage", "study.db"], "is no address"),
+        (["--storage", "sqlite:///no/such/study.db"], "cannot be used"),
+        (["--config", "patchtst/ilness"], "did you mean patchtst/illness.yaml?"),
+    ],
+)
+def test_misuse_is_an_error_in_words(
+    tmp_path: Path, more: list[object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(tmp_path, *more)) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_misspelt_override_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(words(tmp_path, "--model.learning_rat", 1))
+    assert leaving.value.code == 2
+    assert "did you mean 'model.learning_rate'?" in capsys.readouterr().err
+
+
+def test_folder_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert main(words(tmp_path)) == 1
+    assert "is no folder of a study" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_folder_of_another_study_is_refused(
+    tmp_path: Path, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(tmp_path, "--trials", 1)) == 0
+    before = (tmp_path / "out" / "best.yaml").read_bytes()
+    assert main(words(tmp_path, "--study", "other")) == 1
+    assert "belongs to the study patchtst-illness-space" in capsys.readouterr().err
+    changed = SPACE.replace("1.0e-1", "1.0e-2")
+    assert main(words(tmp_path, space=changed)) == 1
+    assert "was begun with another space: learning_rate" in capsys.readouterr().err
+    assert (tmp_path / "out" / "best.yaml").read_bytes() == before
+
+
+def test_without_plotly_there_is_everything_but_the_report(
+    tmp_path: Path,
+    in_process: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.io", None)
+    assert main(words(tmp_path, "--trials", 1)) == 0
+    assert "pip install 'tsattn[plots]'" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "best.yaml").is_file()
+
+
+def stored(url: str, name: str) -> optuna.Study | None:
+    """Return a study as another process would find it, if it is there yet."""
+    try:
+        with quiet():
+            return optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        return None
+
+
+def test_two_workers_one_killed_then_the_command_killed_then_resumed(
+    tmp_path: Path, root: Path
+) -> None:
+    url = f"journal:///{tmp_path}/study.log"
+    typed = words(tmp_path, "--trials", 6, "--workers", 2, "--threads", 1, "--storage", url)
+    typed[typed.index("--trainer.max_epochs") + 1] = "30"
+    begin = [sys.executable, "-c", "import sys; from tsattn.cli import main; sys.exit(main())"]
+    running = subprocess.Popen([*begin, *typed], cwd=tmp_path, env=_environment(root))
+    try:
+        killed: set[int] = set()
+        while True:  # once a trial has reported, its worker is killed; after its retry, the command
+            assert running.poll() is None
+            study = stored(url, "patchtst-illness-space")
+            trials = study.trials if study else []
+            busy = [t for t in trials if t.state == TrialState.RUNNING and t.intermediate_values]
+            failed = [t for t in trials if t.state == TrialState.FAIL]
+            if busy and not killed:
+                killed = set(_children(running.pid))
+                assert killed
+                os.kill(min(killed), signal.SIGKILL)
+            if failed and any(t.user_attrs.get("retry_of") is not None for t in busy):
+                break
+            time.sleep(0.05)
+        assert "SIGKILL" in failed[0].user_attrs["error"]
+        running.kill()
+    finally:
+        running.kill()
+        running.wait()
+    again = subprocess.run(
+        [*begin, *typed], cwd=tmp_path, env=_environment(root), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert "was left unfinished: it is tried again" in again.stdout
+    study = stored(url, "patchtst-illness-space")
+    assert study is not None
+    whole = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len({t.user_attrs.get("retry_of", t.number) for t in whole}) == len(whole) == 6
+    assert not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in study.trials)
+    dead = [t for t in study.trials if t.state == TrialState.FAIL]
+    assert 2 <= len(dead) <= 4
+
+
+def _environment(root: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(root)}
+
+
+def _children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children")
+    if not listed.is_file():
+        pytest.skip("this system does not list the children of a process")
+    return [
+        int(child)
+        for child in listed.read_text().split()
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def test_pruning_trains_fewer_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early = MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    monkeypatch.setattr(command, "make_pruner", lambda name, epochs: early)
+    space = "learning_rate: {type: categorical, choices: [0.02, 1.0e-7]}"
+    assert main(words(tmp_path, "--trials", 5, "--trainer.max_epochs", 6, space=space)) == 0
+    found = summary(tmp_path)
+    assert found["trials"]["pruned"] >= 1
+    assert found["epochs"] < 6 * 5
+    study = stored(f"sqlite:///{tmp_path}/out/study.db", "patchtst-illness-space")
+    assert study is not None
+    for trial in study.trials:
+        rows = Path("out", "trials", f"{trial.number:04d}", "metrics.csv").read_text().splitlines()
+        assert len(rows) - 1 == trial.user_attrs["epochs"]
+        assert (trial.user_attrs["epochs"] < 6) == (trial.state == TrialState.PRUNED)

@@ -1,0 +1,1 @@
+"""Studies: which settings, above all which value activation, suit a person's data."""

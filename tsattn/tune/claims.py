@@ -1,0 +1,108 @@
+"""Which running trials somebody still works on, and a second try for those that nobody does.
+
+Whoever starts a trial signs it with the machine and the process, and again every half minute. A
+trial is given up where its process is gone from this machine, or where a signature from elsewhere
+is older than five minutes. This works with every storage, a journal included.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial, TrialState
+
+from tsattn.tune.sampling import RETRY_OF
+
+SIGN_SECONDS = 30.0
+GRACE_SECONDS = 300.0
+MOST_RETRIES = 2
+SEED = "seed"
+_MACHINE, _PROCESS, _SIGNED = "machine", "process", "signed"
+
+
+def sign(trial: Trial) -> None:
+    """Note that this process works on a trial."""
+    trial.set_user_attr(_MACHINE, machine())
+    trial.set_user_attr(_PROCESS, os.getpid())
+    sign_again(trial)
+
+
+def sign_again(trial: Trial) -> None:
+    """Note that this process still works on a trial."""
+    trial.set_user_attr(_SIGNED, time.time())
+
+
+def machine() -> str:
+    """Return a name that two machines, two boots or two containers do not share."""
+    parts = [platform.node()]
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.is_file():
+        parts.append(boot.read_text(encoding="ascii").strip())
+    if space.is_symlink():
+        parts.append(str(space.readlink()))
+    return " ".join(parts)
+
+
+def is_abandoned(trial: FrozenTrial, mine: Collection[int] = ()) -> bool:
+    """Whether nobody works on a running trial any more.
+
+    Args:
+        trial: the trial.
+        mine: numbers of those that this process works on.
+    """
+    if trial.number in mine:
+        return False
+    attributes = trial.user_attrs
+    if attributes.get(_MACHINE) == machine() and os.name == "posix":
+        process = int(attributes.get(_PROCESS, 0))
+        return process == os.getpid() or not _is_alive(process)
+    begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return time.time() - max(begun, float(attributes.get(_SIGNED, 0.0))) > GRACE_SECONDS
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process > 0
+
+
+def fail_abandoned(study: Study, mine: Collection[int] = ()) -> list[FrozenTrial]:
+    """Record every abandoned trial as failed, queue it once more, and return them."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    found = [trial for trial in running if is_abandoned(trial, mine)]
+    for trial in found:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        retry(study, trial)
+    return found
+
+
+def retry(study: Study, trial: FrozenTrial) -> bool:
+    """Queue a trial again whose worker died, with its values and its seed; twice at most.
+
+    Returns:
+        Whether it was queued.
+    """
+    first = first_of(trial)
+    tries = [t for t in study.get_trials(deepcopy=False) if first_of(t) == first]
+    if len(tries) > MOST_RETRIES:
+        return False
+    kept = {SEED: trial.user_attrs[SEED]} if SEED in trial.user_attrs else {}
+    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: first, **kept})
+    return True
+
+
+def first_of(trial: FrozenTrial) -> int:
+    """Return the number of the trial that this one repeats, or its own."""
+    return int(trial.user_attrs.get(RETRY_OF, trial.number))
+
+
+def proposals(trials: Sequence[FrozenTrial]) -> int:
+    """Return how many different trials there are; a retry is no other trial."""
+    return len({first_of(trial) for trial in trials})

@@ -1,0 +1,275 @@
+"""`tsattn tune`: read, search, repeat, and write what was found."""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from tsattn.errors import ConfigError, ExistsError, MissingExtraError
+from tsattn.training.folder import write_atomically
+from tsattn.training.parsed import ParsedRecipe
+from tsattn.training.result import as_json
+from tsattn.tune import repeats
+from tsattn.tune.engine import Engine
+from tsattn.tune.local import LocalEngine
+from tsattn.tune.ray_engine import RayEngine
+from tsattn.tune.repeats import Comparison
+from tsattn.tune.report import write_report
+from tsattn.tune.sampling import PRUNERS, SeededTPE, make_pruner
+from tsattn.tune.search import Search
+from tsattn.tune.space import Space, read_space
+from tsattn.tune.storage import open_study, quiet, reaching, shown
+from tsattn.tune.summary import best_recipe, show, summarise
+
+_ENGINES = ("local", "ray")
+_OF_A_RUN = ("ckpt_path", "estimate", "overwrite", "run_dir", "save_predictions")
+_ALSO_FIT = ("config", "c", "seed_everything", "upcycle")
+_ONE_PROCESS = "a trial is one process: leave out --trainer.strategy {}, and give --workers instead"
+
+
+def tune(words: Sequence[str]) -> int:
+    """Run ``tsattn tune`` as typed after that.
+
+    Args:
+        words: options of the study; everything else is a recipe or an override of it, as after
+            ``tsattn fit``.
+
+    Returns:
+        The exit status: 0 done, 130 interrupted.
+
+    Raises:
+        ConfigError: an option, a space or a study that cannot work; nothing was changed.
+        ExistsError: the folder belongs to another study.
+        StorageError: the storage cannot be reached, or is locked.
+    """
+    own, fit = _split(words)
+    given = _parser().parse_args(own)
+    _require_counts(given)
+    recipe = ParsedRecipe(fit)
+    _require_one_process(recipe)
+    space = read_space(given.space, recipe)
+    name = given.study or _study_name(recipe, given.space)
+    folder = Path(given.out or Path("runs") / f"tune-{name}")
+    url = given.storage or f"sqlite:///{folder / 'study.db'}"
+    _claim(folder, name, shown(url))
+    return _Tuning(given, recipe, space, name, folder, url).run()
+
+
+class _Tuning:
+    def __init__(
+        self,
+        given: Namespace,
+        recipe: ParsedRecipe,
+        space: Space,
+        name: str,
+        folder: Path,
+        url: str,
+    ) -> None:
+        self.given = given
+        self.recipe = recipe
+        self.space = space
+        self.name = name
+        self.folder = folder
+        self.url = url
+        seed = recipe.settings["seed_everything"]
+        self.seed = 2021 if isinstance(seed, bool) else int(seed)
+        self.console = Console() if Console().is_terminal else Console(width=160)
+
+    def run(self) -> int:
+        given, url = self.given, self.url
+        epochs = self.recipe.settings["trainer"]["max_epochs"] or 1000
+        pruner = make_pruner(given.pruner, epochs)
+        described = self.space.describe()
+        study = open_study(url, self.name, described, self.recipe.text, pruner=pruner)
+        study.sampler = SeededTPE(given.seed, study)
+        self._say(f"study {self.name} in {shown(url)}; files in {self.folder}")
+        try:
+            with reaching(url), quiet():
+                self._search(study)
+                compared = self._repeat(study)
+            return self._finish(study, compared)
+        except KeyboardInterrupt:
+            self._say("\ninterrupted; the same command goes on with the study")
+            return 130
+
+    def _engine(self) -> Engine:
+        given = self.given
+        threads = given.threads or max(1, torch.get_num_threads() // given.workers)
+        if given.engine == "ray":
+            return RayEngine(given.workers, threads, gpus=given.gpus, address=given.address)
+        return LocalEngine(given.workers, threads)
+
+    def _search(self, study: optuna.Study) -> None:
+        Search(
+            study,
+            self._engine(),
+            self.recipe.text,
+            propose=self.space.suggest,
+            words=self.space.overrides,
+            seed=self.seed,
+            folder=self.folder / "trials",
+            say=self._say,
+        ).run(self.given.trials)
+
+    def _repeat(self, study: optuna.Study) -> list[Comparison]:
+        found = repeats.contenders(study, self.space)
+        if not self.given.repeat_seeds or not found:
+            return []
+        again = open_study(
+            self.url,
+            self.name + repeats.SUFFIX,
+            self.space.describe(),
+            self.recipe.text,
+            pruner=make_pruner("none", 1),
+        )
+        repeats.queue_repeats(again, found, self.given.repeat_seeds, self.seed)
+        self._say(f"{len(found)} settings with {self.given.repeat_seeds} seeds each")
+        trials = study.get_trials(deepcopy=False)
+        Search(
+            again,
+            self._engine(),
+            self.recipe.text,
+            propose=repeats.propose,
+            words=lambda values: self.space.overrides(trials[values["of"]].params),
+            seed=self.seed,
+            folder=self.folder / "repeats",
+            say=self._say,
+        ).run(0)
+        return repeats.compare(again, found, repeats.reference_of(found))
+
+    def _finish(self, study: optuna.Study, compared: Sequence[Comparison]) -> int:
+        summary = summarise(study, self.space, compared)
+        write_atomically(self.folder / "summary.json", as_json(summary))
+        if summary["best"] is None:
+            reasons = list(dict.fromkeys(failed["reason"] for failed in summary["failed"]))
+            said = "; ".join(reasons[:3]) or "they were stopped early or still run elsewhere"
+            raise ConfigError(f"no trial of {self.name} came to its end, so none is best: {said}")
+        write_atomically(self.folder / "best.yaml", best_recipe(study, summary["best"]))
+        show(summary, self.console)
+        try:
+            write_report(self.folder / "report.html", study, summary, compared)
+            self._say(f"report: {self.folder / 'report.html'}")
+        except MissingExtraError as error:
+            self._say(f"no report: {error}")
+        self._say(f"train and test the best: tsattn fit --config {self.folder / 'best.yaml'}")
+        return 0
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="tsattn tune",
+        description="Search for settings by validation loss; the test part is never scored. "
+        "Recipes (--config) and overrides (--trainer.max_epochs 20) are given as after tsattn fit.",
+    )
+    add = parser.add_argument
+    add("--space", type=str, required=True, help="file that says what varies: configs/tune/...")
+    add("--trials", type=int, default=30, help="how many the study shall have in all")
+    add("--storage", type=str | None, help="sqlite:///study.db (default: in the folder), "
+        "journal:///study.log, or a database server")  # fmt: skip
+    add("--study", type=str | None, help="its name; one that exists is resumed")
+    add("--workers", type=int, default=1, help="trials at a time")
+    add("--threads", type=int | None, help="of each; default: those of this machine, shared out")
+    add("--repeat_seeds", type=int, default=0, help="seeds for the best settings of each choice")
+    add("--pruner", type=str, default="median", help=", ".join(PRUNERS))
+    add("--engine", type=str, default="local", help=", ".join(_ENGINES))
+    add("--address", type=str | None, help="of a Ray cluster; default: one on this machine")
+    add("--gpus", type=float, default=0.0, help="of each trial, with --engine ray")
+    add("--seed", type=int, default=0, help="of what is proposed")
+    add("--out", type=Path | None, help="folder for best.yaml, summary.json and report.html")
+    return parser
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of the study, and what is meant for the trials."""
+    known = {action.dest for action in _parser()._actions if action.option_strings}
+    own: list[str] = []
+    fit: list[str] = []
+    into = fit
+    for word in words:
+        if word in ("-h", "--help"):
+            return ["--help"], []
+        if word.startswith("-") and not _is_number(word):
+            flag, joined, value = word.partition("=")
+            name = flag.lstrip("-")
+            if name.replace("-", "_") in known:
+                into = own
+                word = f"--{name.replace('-', '_')}{joined}{value}"
+            else:
+                into = fit
+                _require_for_trials(name, sorted(known))
+        into.append(word)
+    return own, fit
+
+
+def _require_for_trials(name: str, known: Sequence[str]) -> None:
+    if name in _OF_A_RUN:
+        raise ConfigError(f"--{name} belongs to one run, not to a study; leave it out")
+    if "." in name or name in _ALSO_FIT:
+        return
+    near = get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.6)
+    hint = f"; did you mean --{near[0]}?" if near else "; see tsattn tune --help"
+    raise ConfigError(f"unknown option --{name}{hint}")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_counts(given: Namespace) -> None:
+    for name, least in (("trials", 1), ("workers", 1), ("threads", 1), ("repeat_seeds", 0)):
+        value = given[name]
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    if given.seed < 0:
+        raise ConfigError(f"--seed must not be negative, got {given.seed}")
+    if given.engine not in _ENGINES:
+        raise ConfigError(f"unknown engine {given.engine!r}; expected one of {', '.join(_ENGINES)}")
+    if given.pruner not in PRUNERS:
+        raise ConfigError(f"unknown pruner {given.pruner!r}; expected one of {', '.join(PRUNERS)}")
+    if given.engine == "local" and (given.address or given.gpus):
+        raise ConfigError("--address and --gpus belong to --engine ray")
+
+
+def _require_one_process(recipe: ParsedRecipe) -> None:
+    strategy = str(recipe.settings["trainer"]["strategy"])
+    if strategy.partition("_")[0] in ("ddp", "fsdp", "deepspeed"):
+        raise ConfigError(_ONE_PROCESS.format(strategy))
+
+
+def _study_name(recipe: ParsedRecipe, space: str) -> str:
+    data = Path(recipe.settings["data"]["dataset"]).stem
+    return f"{recipe.network.lower()}-{data}-{Path(space).stem}".lower()
+
+
+def _claim(folder: Path, name: str, storage: str) -> None:
+    """Make the folder this study's own.
+
+    Raises:
+        ExistsError: it is another's, or holds something else.
+    """
+    marker, mine = folder / "study.json", {"study": name, "storage": storage}
+    if marker.is_file():
+        theirs: Any = json.loads(marker.read_text(encoding="utf-8"))
+        if theirs != mine:
+            raise ExistsError(
+                f"{folder} belongs to the study {theirs.get('study')} in {theirs.get('storage')}, "
+                f"not to {name} in {storage}; choose another --out"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExistsError(f"{folder} exists and is no folder of a study; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(marker, json.dumps(mine, indent=2) + "\n")

@@ -1,0 +1,159 @@
+"""The same settings under several seeds, because one seed cannot tell activations apart."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import scipy.stats
+from optuna import Study, Trial
+from optuna.trial import FrozenTrial, TrialState
+
+from tsattn.tune.claims import SEED
+from tsattn.tune.space import Space
+
+CONFIDENCE = 0.95
+SUFFIX = " seeds"
+"""What the name of the study of repeats adds to that of the study."""
+
+_FIRST_SEED = 1000
+_WITHOUT_CHOICES = 3
+_REFERENCE = "identity"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Settings that are tried again.
+
+    Attributes:
+        label: A choice of the parameter that is compared, or the number of the trial.
+        number: Of the trial that they come from.
+    """
+
+    label: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A contender beside the reference, seed by seed.
+
+    Attributes:
+        contender: Which one.
+        losses: Best validation loss by seed.
+        differences: To the reference with the same seed, by seed.
+        low: Lower end of the interval of the mean difference; None with fewer than two seeds.
+        high: Upper end.
+        is_reference: Whether this is what the others are compared with.
+    """
+
+    contender: Contender
+    losses: Mapping[int, float]
+    differences: Mapping[int, float]
+    low: float | None
+    high: float | None
+    is_reference: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean of the losses."""
+        return statistics.fmean(self.losses.values())
+
+    @property
+    def verdict(self) -> str:
+        """``lower`` or ``higher`` where the interval leaves zero out, else ``undecided``."""
+        if self.low is None or self.high is None:
+            return "undecided"
+        return "lower" if self.high < 0 else "higher" if self.low > 0 else "undecided"
+
+
+def contenders(study: Study, space: Space) -> list[Contender]:
+    """Return the best whole trial of every choice that is compared; without any, the best three."""
+    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ranked = sorted(whole, key=lambda trial: trial.values[0])
+    if space.compared is None:
+        return [Contender(f"trial {t.number}", t.number) for t in ranked[:_WITHOUT_CHOICES]]
+    best: dict[str, Contender] = {}
+    for trial in ranked:
+        label = str(trial.params[space.compared.name])
+        best.setdefault(label, Contender(label, trial.number))
+    return [best[str(choice)] for choice in space.compared.choices if str(choice) in best]
+
+
+def queue_repeats(study: Study, found: Sequence[Contender], seeds: int, base: int) -> None:
+    """Queue what was not tried yet: every contender with every seed, seeds outermost.
+
+    Args:
+        study: the study of repeats.
+        found: the contenders.
+        seeds: how many.
+        base: seed of the recipe; none of the search's first thousand seeds comes again.
+    """
+    known = {_key(trial) for trial in study.get_trials(deepcopy=False)}
+    for seed in range(base + _FIRST_SEED, base + _FIRST_SEED + seeds):
+        for contender in found:
+            if (contender.number, seed) not in known:
+                given = {"of": contender.number, SEED: seed}
+                study.enqueue_trial(given, user_attrs=given)
+
+
+def _key(trial: FrozenTrial) -> tuple[int, int]:
+    return trial.user_attrs.get("of", -1), trial.user_attrs.get(SEED, -1)
+
+
+def propose(trial: Trial) -> dict[str, Any]:
+    """Take what was queued."""
+    return {
+        "of": trial.suggest_int("of", 0, 2**31),
+        SEED: trial.suggest_int(SEED, 0, 2**32 - 1),
+    }
+
+
+def compare(study: Study, found: Sequence[Contender], reference: str | None) -> list[Comparison]:
+    """Compare every contender with the reference on the seeds that both have finished.
+
+    The interval is Student's, of the mean of the paired differences; it takes the differences for
+    normal, and none of several comparisons is corrected for the others.
+
+    Args:
+        study: the study of repeats.
+        found: the contenders.
+        reference: label of the one that others are compared with; None: the lowest mean.
+    """
+    losses: dict[int, dict[int, float]] = {contender.number: {} for contender in found}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if trial.params["of"] in losses:
+            losses[trial.params["of"]][trial.params[SEED]] = trial.values[0]
+    finished = [contender for contender in found if losses[contender.number]]
+    if not finished:
+        return []
+    named = [contender for contender in finished if contender.label == reference]
+    means = {c: statistics.fmean(losses[c.number].values()) for c in finished}
+    beside = named[0] if named else min(finished, key=means.__getitem__)
+    return [_comparison(c, losses[c.number], losses[beside.number], c is beside) for c in finished]
+
+
+def reference_of(found: Sequence[Contender]) -> str | None:
+    """Return ``identity`` where it takes part."""
+    return _REFERENCE if any(c.label == _REFERENCE for c in found) else None
+
+
+def _comparison(
+    contender: Contender, losses: dict[int, float], beside: dict[int, float], itself: bool
+) -> Comparison:
+    mine = dict(sorted(losses.items()))
+    paired = {} if itself else {s: mine[s] - beside[s] for s in mine if s in beside}
+    low, high = _interval(list(paired.values()))
+    return Comparison(contender, mine, paired, low, high, itself)
+
+
+def _interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(differences) < 2:
+        return None, None
+    mean = statistics.fmean(differences)
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    if error == 0:
+        return mean, mean
+    low, high = scipy.stats.t.interval(CONFIDENCE, len(differences) - 1, loc=mean, scale=error)
+    return float(low), float(high)

@@ -1,0 +1,211 @@
+"""Where a study is kept: a database or a journal file, opened, found again, and never mixed up."""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from tsattn.errors import ConfigError, StorageError, TsattnError
+
+FORMAT = 1
+_MARK = "tsattn"
+_JOURNAL = "journal:///"
+_OF_THE_MACHINE = (
+    "data.root",
+    "early_stopping.verbose",
+    "trainer.accelerator",
+    "trainer.default_root_dir",
+    "trainer.devices",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.logger",
+    "trainer.num_nodes",
+)
+"""Settings of the recipe that a study may go on without: they say where a trial runs."""
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open a database (``sqlite:///study.db``, any of SQLAlchemy's) or ``journal:///study.log``.
+
+    Raises:
+        StorageError: it cannot be reached, or is locked.
+        ConfigError: the address is none.
+    """
+    with reaching(url):
+        if url.startswith(_JOURNAL):
+            # an absolute path: its lock is a link to the file
+            path = Path(url.removeprefix(_JOURNAL)).expanduser().resolve()
+            return JournalStorage(JournalFileBackend(str(path)))
+        shown(url)  # or say that this is no address
+        return RDBStorage(url)
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a storage into words.
+
+    Raises:
+        StorageError: whatever the database or the file system said.
+    """
+    try:
+        yield
+    except TsattnError:
+        raise
+    except (SQLAlchemyError, StorageInternalError, OSError, json.JSONDecodeError) as error:
+        raise StorageError(_message(url, error)) from error
+    except ImportError as error:
+        raise StorageError(
+            f"the storage {shown(url)} needs a database driver that is not installed: "
+            f"{error.__cause__ or error}; install it, or use sqlite:/// or journal:///"
+        ) from error
+
+
+def shown(url: str) -> str:
+    """Return an address without its password.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    if url.startswith(_JOURNAL):
+        return url
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"--storage {url!r} is no address; expected for example sqlite:///study.db, "
+            "journal:///study.log or postgresql://user@host/database"
+        ) from error
+
+
+def _message(url: str, error: BaseException) -> str:
+    reason = str(error.__cause__ or error).splitlines()[0]
+    kept = "what is in it is kept, and the same command goes on with it"
+    if "locked" in reason:
+        return (
+            f"the storage {shown(url)} is locked by another process: {reason}; {kept} once that "
+            "one is done (sqlite waits 5 seconds; ?timeout=60 at the end of the address waits "
+            "longer, and journal:/// or a database server serve many)"
+        )
+    return f"the storage {shown(url)} cannot be used: {reason}; {kept} once it can be reached"
+
+
+def open_study(
+    url: str,
+    name: str,
+    space: Mapping[str, Any],
+    recipe: str,
+    *,
+    pruner: BasePruner,
+) -> optuna.Study:
+    """Open a study by its name, or begin it.
+
+    Args:
+        url: the storage.
+        name: of the study.
+        space: what the space describes.
+        recipe: the whole recipe that trials begin from.
+        pruner: stops trials early.
+
+    Raises:
+        ConfigError: a study of that name has another space or another recipe, or is of another
+            program; it is left as it is.
+        StorageError: the storage cannot be reached, or is locked.
+    """
+    storage = open_storage(url)
+    with reaching(url), quiet():
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            pruner=pruner,
+            direction="minimize",
+            load_if_exists=True,
+        )
+        begun = study.user_attrs.get(_MARK)
+        if begun is None and study.get_trials(deepcopy=False):
+            raise ConfigError(
+                f"the study {name!r} in {shown(url)} was not begun by tsattn tune; choose another "
+                "--study"
+            )
+        if begun is None:
+            facts = {"format": FORMAT, "space": space, "recipe": recipe}
+            study.set_user_attr(_MARK, facts)
+            return study
+    if begun["format"] > FORMAT:
+        raise ConfigError(
+            f"the study {name!r} has format {begun['format']}, this version knows {FORMAT}; "
+            "upgrade tsattn"
+        )
+    differing = _differing(begun["space"], json.loads(json.dumps(space)))
+    if differing:
+        raise ConfigError(
+            f"the study {name!r} was begun with another space: {'; '.join(differing)}. Nothing was "
+            "changed: go on with the space it was begun with, or choose another --study"
+        )
+    differing = _differing(_lasting(begun["recipe"]), _lasting(recipe))
+    if differing:
+        raise ConfigError(
+            f"the study {name!r} was begun with another recipe: {'; '.join(differing)}. Nothing "
+            "was changed: go on with the recipe it was begun with, or choose another --study"
+        )
+    return study
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {_short(now.get(name))} instead of {_short(then.get(name))}"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    """Return a parameter or a setting in few words."""
+    if value is None:
+        return "absent"
+    if not isinstance(value, Mapping) or "attributes" not in value:
+        return repr(value)
+    given = value["attributes"]
+    if "choices" not in given:
+        return f"{given['low']} to {given['high']}"
+    labelled = any(len(bundle) > 1 for bundle in value["settings"].values())
+    return str(value["settings"] if labelled else given["choices"])
+
+
+def _lasting(recipe: str) -> dict[str, Any]:
+    """Return the settings of a recipe by whole key, those of the machine left out."""
+    flat = _flat(yaml.safe_load(recipe))
+    return {key: value for key, value in flat.items() if key not in _OF_THE_MACHINE}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what Optuna says about itself."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
