@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,12 @@ def frame() -> pd.DataFrame:
     return pd.concat([series("a", 3.0, 0), series("b", 40.0, 1)], ignore_index=True)
 
 
+def predict(forecaster: NeuralForecast, **given: Any) -> pd.DataFrame:
+    told = forecaster.predict(**given)
+    assert isinstance(told, pd.DataFrame)
+    return told
+
+
 def trained(model: Any, frame: pd.DataFrame) -> Any:
     """Return the model after its few steps."""
     forecaster = NeuralForecast([model], freq="D")
@@ -101,7 +107,7 @@ def fitted(frame: pd.DataFrame) -> NeuralForecast:
 
 @pytest.fixture(scope="module")
 def predicted(fitted: NeuralForecast) -> pd.DataFrame:
-    return fitted.predict()
+    return predict(fitted)
 
 
 def test_every_loss_gives_its_columns_for_the_horizon_of_every_series(
@@ -130,14 +136,15 @@ def test_saved_models_of_every_class_forecast_identically(
     assert {repr(model): type(model) for model in again.models} == {
         repr(model): type(model) for model in fitted.models
     }
-    pd.testing.assert_frame_equal(again.predict()[list(predicted)], predicted, check_exact=True)
+    pd.testing.assert_frame_equal(predict(again)[list(predicted)], predicted, check_exact=True)
     experts = next(model for model in again.models if model.alias == "experts")
     assert experts.hparams["feedforward"]["class"] == "MoE"
 
 
 def test_cross_validation_forecasts_every_window(frame: pd.DataFrame) -> None:
     models = [patchtst(), transformer()]
-    scored = NeuralForecast(models, freq="D").cross_validation(frame, n_windows=2, step_size=H)
+    forecaster = NeuralForecast(models, freq="D")
+    scored = cast(Any, forecaster.cross_validation(frame, n_windows=2, step_size=H))
     assert len(scored) == 2 * 2 * H
     assert scored.groupby("unique_id").cutoff.nunique().tolist() == [2, 2]
     assert np.isfinite(scored[["ActivePatchTST", "ActiveTransformer"]].to_numpy()).all()
@@ -156,7 +163,7 @@ def test_patchtst_is_neuralforecasts_with_the_same_weights(loss: Any) -> None:
     theirs = Theirs(
         H,
         INPUT,
-        loss=ours.loss,
+        loss=cast(Any, ours.loss),
         encoder_layers=1,
         n_heads=2,
         hidden_size=8,
@@ -212,7 +219,7 @@ def test_a_gate_that_the_task_loss_does_not_reach_learns_from_its_balance(
 
 
 def test_what_goes_by_optimiser_steps_is_told_of_each(frame: pd.DataFrame) -> None:
-    mixture = partial(MoE, DenseToSparseGate, num_experts=3)
+    mixture = partial(MoE, gate=DenseToSparseGate, num_experts=3)
     after = trained(patchtst(feedforward=mixture), frame)
     steps = [value for name, value in after.state_dict().items() if name.endswith("gate.step")]
     assert [int(step) for step in steps] == [FEW["max_steps"]]
@@ -255,7 +262,7 @@ def test_a_signal_that_is_in_the_covariate_alone_is_found(frame: pd.DataFrame) -
     ]
     forecaster = NeuralForecast(models, freq="D")
     forecaster.fit(past)
-    told = forecaster.predict(futr_df=future.drop(columns="y")).merge(future)
+    told = predict(forecaster, futr_df=future.drop(columns="y")).merge(future)
     error = {name: (told[name] - told.y).abs().mean() for name in ("with", "without")}
     assert error["with"] < 0.4 * error["without"]
 
@@ -276,11 +283,11 @@ def test_all_kinds_of_covariates_are_taken_saved_and_loaded(
     forecaster = NeuralForecast([model], freq="D")
     forecaster.fit(past, static_df=static)
     given = future.drop(columns=["y", "past"])
-    told = forecaster.predict(futr_df=given)
+    told = predict(forecaster, futr_df=given)
     forecaster.save(str(tmp_path / "saved"))
-    again = NeuralForecast.load(str(tmp_path / "saved")).predict(futr_df=given)
+    again = predict(NeuralForecast.load(str(tmp_path / "saved")), futr_df=given)
     pd.testing.assert_frame_equal(again, told, check_exact=True)
-    other = forecaster.predict(futr_df=given.assign(known=given.known + 3))
+    other = predict(forecaster, futr_df=given.assign(known=given.known + 3))
     assert not np.allclose(other.ActiveTransformer, told.ActiveTransformer)
 
 
@@ -323,11 +330,11 @@ def test_auto_searches_with_optuna_and_reloads_as_the_model(
     (searched,) = forecaster.models
     assert len(searched.results.trials) == 2
     assert isinstance(searched.model, ActivePatchTST)
-    told = forecaster.predict()
+    told = predict(forecaster)
     forecaster.save(str(tmp_path / "saved"))
     again = NeuralForecast.load(str(tmp_path / "saved"))
     assert [type(model) for model in again.models] == [ActivePatchTST]
-    pd.testing.assert_frame_equal(again.predict(), told, check_exact=True)
+    pd.testing.assert_frame_equal(predict(again), told, check_exact=True)
 
 
 @pytest.mark.parametrize("horizon", [1, 7, 24])
@@ -342,6 +349,7 @@ def test_every_draw_of_the_default_space_builds_a_model(horizon: int) -> None:
         drawn = config(study.ask())
         assert ActivePatchTST(horizon, **{**drawn, **QUIET}).h == horizon
     samplers = AutoActivePatchTST.get_default_config(horizon, "ray")
+    assert isinstance(samplers, dict)
     assert set(samplers) == set(drawn)
 
 

@@ -147,19 +147,19 @@ def test_mixtures_are_trained_with_their_balance_and_their_steps(
     gates = [name for name in without if ".gate." in name]
     assert gates
     assert not any(torch.equal(without[name], balanced[name]) for name in gates)
-    falling = partial(MoE, DenseToSparseGate, num_experts=3)
+    falling = partial(MoE, gate=DenseToSparseGate, num_experts=3)
     trained = small(feedforward=falling).fit(*windows).network_
     (step,) = [int(v) for n, v in trained.state_dict().items() if n.endswith("gate.step")]
     assert step == 2 * -(-len(windows[0]) // 32)
 
 
 def test_a_pipeline_and_a_grid_search_work(windows: tuple[np.ndarray, np.ndarray]) -> None:
+    settings: dict[str, Any] = {"scoring": "neg_mean_absolute_error", "error_score": "raise"}
     grid = GridSearchCV(
         make_pipeline(StandardScaler(), small(max_epochs=1)),
         {"activepatchtstregressor__value_activation": ["identity", "tanh"]},
         cv=TimeSeriesSplit(2),
-        scoring="neg_mean_absolute_error",
-        error_score="raise",
+        **settings,
     )
     grid.fit(*windows)
     assert grid.predict(windows[0]).shape == windows[1].shape
@@ -171,7 +171,7 @@ def test_a_clone_has_the_settings_and_nothing_of_the_fit(
     windows: tuple[np.ndarray, np.ndarray],
 ) -> None:
     model = small(value_activation="tanh", feedforward=partial(MoE, num_experts=2)).fit(*windows)
-    copy = clone(model)
+    copy: Any = clone(model)
     assert copy.value_activation == "tanh"
     assert copy.get_params().keys() == model.get_params().keys()
     with pytest.raises(NotFittedError):

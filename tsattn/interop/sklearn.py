@@ -72,6 +72,8 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         (5, 6)
     """
 
+    n_features_in_: int
+
     def __init__(
         self,
         channels: int = 1,

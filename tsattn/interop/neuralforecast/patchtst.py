@@ -100,8 +100,8 @@ class ActivePatchTST(ActiveModel):
         revin = _revin(revin, loss)
         if scaler_type == "auto":
             scaler_type = "identity" if revin else "standard"
-        base = base_arguments(type(self), base)
-        super().__init__(h=h, input_size=input_size, loss=loss, scaler_type=scaler_type, **base)
+        base = base_arguments(type(self), {**base, "scaler_type": scaler_type})
+        super().__init__(h=h, input_size=input_size, loss=loss, **base)
         settings: dict[str, Any] = {
             "patch_length": patch_length,
             "stride": stride,

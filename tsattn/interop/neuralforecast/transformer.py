@@ -79,8 +79,8 @@ class ActiveTransformer(ActiveModel):
         **base: Any,
     ) -> None:
         loss = MAE() if loss is None else loss
-        base = base_arguments(type(self), base)
-        super().__init__(h=h, input_size=input_size, loss=loss, scaler_type=scaler_type, **base)
+        base = base_arguments(type(self), {**base, "scaler_type": scaler_type})
+        super().__init__(h=h, input_size=input_size, loss=loss, **base)
         settings: dict[str, Any] = {
             "label": label,
             "encoder_layers": encoder_layers,
