@@ -299,6 +299,8 @@ def test_all_kinds_of_covariates_are_taken_saved_and_loaded(
         ({"stat_exog_list": ["size"]}, "static exogenous variables"),
         ({"leraning_rate": 0.1}, "no argument 'leraning_rate'; did you mean 'learning_rate'"),
         ({"d_modle": 4}, "did you mean 'd_model'"),
+        ({"feedforward": {"class": "os.system"}}, "unknown part 'os.system'.*'class': 'MoE'"),
+        ({"feedforward": {"kind": "MoE"}}, "describes no part"),
         ({"revin": True, "loss": DistributionLoss("Normal")}, "revin=True.*DistributionLoss"),
     ],
 )

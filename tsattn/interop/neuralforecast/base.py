@@ -135,8 +135,20 @@ def base_arguments(model: type[ActiveModel], given: Mapping[str, Any]) -> dict[s
 
 
 def as_factory(part: Part) -> Factory | None:
-    """Return the factory of a part that may be given by its description."""
-    return build_part(part) if isinstance(part, Mapping) else part
+    """Return the factory of a part that may be given by its description.
+
+    Raises:
+        ConfigError: a description that names no part.
+    """
+    if not isinstance(part, Mapping):
+        return part
+    try:
+        return build_part({"arguments": {}, **part})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"feedforward={dict(part)!r} describes no part ({error}); expected for example "
+            "{'class': 'MoE', 'arguments': {'num_experts': 4}}, or a factory"
+        ) from error
 
 
 def as_stored(part: Part) -> Any:
