@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.tiny import RECIPE, TEST_WINDOWS, contents, epoch_table, python
+from tests.training.tiny import RECIPE, TEST_WINDOWS, Finished, contents, epoch_table, python
 from tsattn.resources import configs_dir
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
@@ -46,6 +46,9 @@ def test_fit_and_test_in_two_processes_score_as_one_process_does(tmp_path: Path)
     assert fitted["devices"] == 2
     assert epoch_table(folder)["epoch"].tolist() == ["1", "2"]
     assert epoch_table(folder)["step"].tolist() == ["4", "8"]
+    losses = epoch_table(folder)["val/loss"].astype(float).tolist()
+    assert losses[1] < 0.9 * losses[0], "it does not learn"
+    assert fitted["test"]["mse"] < fitted["floors"]["window_mean"]["mse"]
 
     before = contents(folder.path)
     one = run(
@@ -66,3 +69,19 @@ def test_fit_and_test_in_two_processes_score_as_one_process_does(tmp_path: Path)
         assert both["prediction"].shape == alone["prediction"].shape
         np.testing.assert_allclose(both["prediction"], alone["prediction"], rtol=1e-4, atol=1e-5)
         assert np.array_equal(both["target"], alone["target"])
+
+
+def test_checkpoint_of_one_process_has_its_score_in_two(finished: Finished, tmp_path: Path) -> None:
+    words = ("test", "--config", finished.folder.config, *DDP, "--ckpt_path", finished.folder.best)
+    two = python(SCRIPT, *words, cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    results = [line[6:] for line in two.stdout.splitlines() if line.startswith("RESULT")]
+    (tested,) = [json.loads(result) for result in results if result != "null"]
+    assert tested["devices"] == 2
+    for part in ("test", "as_published"):
+        one = finished.result[part]
+        assert tested[part]["windows_scored"] == one["windows_scored"]
+        assert tested[part]["mse"] == pytest.approx(one["mse"], rel=1e-6)
+        assert tested[part]["mae"] == pytest.approx(one["mae"], rel=1e-6)
+    assert tested["test"]["windows_scored"] == TEST_WINDOWS
+    assert tested["test"]["windows_dropped"] == 0

@@ -1,6 +1,6 @@
 """`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show.
 
-`run` and `plan` fill a table; they are in `tsattn.bench.grid`.
+`run` and `plan` fill a table of results; they are in `tsattn.bench.grid`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,6 @@ from tsattn.bench import gate, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
-from tsattn.bench.grid.command import GRID_COMMANDS, grid_command
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
 from tsattn.bench.memory import STEPS, measure_training
@@ -25,6 +24,7 @@ from tsattn.bench.peers import PEERS, peers_of
 from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
+from tsattn.bench.worker import PHASES
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 
@@ -36,7 +36,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels``, ``auto``, ``train``, ``memory``, ``run`` or ``plan``, and options.
+        words: ``kernels``, ``auto``, ``train`` or ``memory``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -45,8 +45,6 @@ def bench(words: Sequence[str]) -> int:
         ConfigError: an option that cannot work.
         ExistsError: the JSON file exists, and ``--overwrite`` was not given.
     """
-    if words and words[0] in GRID_COMMANDS:
-        return grid_command(words)
     given = _parser().parse_args(list(words))
     options: Namespace = given[given.subcommand]
     report.refuse_existing(options.json, overwrite=options.overwrite)
@@ -116,6 +114,7 @@ def _train(options: Namespace, console: Console) -> Any:
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
     precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
     wanted = _chosen(options.peers, PEERS, "peer") if options.peers != [] else []
+    phases = _chosen(options.phases, dict.fromkeys(PHASES), "phase")
     impls = _implementations(options.impls)
     dtypes = [_MIXED[precision] for precision in precisions]
     checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
@@ -137,6 +136,7 @@ def _train(options: Namespace, console: Console) -> Any:
             rounds=options.rounds,
             threads=options.threads,
             memory=memory if options.memory else lambda recipe, name: None,
+            phases=phases,
         )
     ]
     rates = [asdict(r) for recipe in recipes for r in product_rates(recipe.products)]
@@ -205,7 +205,10 @@ def _chosen(asked: Sequence[str] | None, known: Mapping[str, Any], what: str) ->
 
 
 def _parser() -> ArgumentParser:
-    about = "Speed beside what people use today: paired medians, after the results were checked."
+    about = (
+        "Speed beside what people use today: paired medians, after the results were checked. "
+        "tsattn bench run and tsattn bench plan fill a table; each has a --help of its own."
+    )
     parser = ArgumentParser(prog="tsattn bench", description=about)
     commands = parser.add_subcommands()
     for name, (function, rounds, _) in _SUBCOMMANDS.items():
@@ -243,6 +246,8 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
+    phases = ", ".join(PHASES)
+    add("--phases", nargs="+", type=str, help=f"among {phases}; default: all")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from tsattn import __version__
-from tsattn.training.result import commit, processor
+from tsattn.training.hardware import processor, usable_cores
+from tsattn.training.result import commit
 
 BUSY_LOAD = 0.5
 """A load average, before anything was measured, from which on a machine counts as busy."""
@@ -28,13 +29,6 @@ def describe(threads: int) -> dict[str, Any]:
         "commit": commit(),
         "load": load(),
     }
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load() -> float | None:

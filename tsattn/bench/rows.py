@@ -297,13 +297,13 @@ def _refuse_newer(path: Path, cells: list[tuple[int, list[str]]]) -> None:
 def _row(path: Path, number: int, cells: list[str]) -> Row:
     if len(cells) != len(COLUMNS):
         raise _damaged(path, number, f"{len(cells)} cells, expected {len(COLUMNS)}")
-    given = {
+    given: dict[str, Any] = {
         name: None if not cell and name in _NULLABLE else cell
         for name, cell in zip(COLUMNS, cells, strict=True)
     }
     given["schema"] = int(cells[0]) if cells[0].isdecimal() else cells[0]
     try:
-        return Row(**given)  # pyright: ignore[reportArgumentType]
+        return Row(**given)
     except ValidationError as error:
         raise _damaged(path, number, "; ".join(map(_complaint, error.errors()))) from error
 

@@ -24,6 +24,7 @@ from tsattn.nn import MultiHeadActiveAttention
 from tsattn.ops.impl import Impl, taken_by_auto
 from tsattn.training.checkpoint import describe_network, read_checkpoint
 from tsattn.training.datamodule import ForecastData, run_seed
+from tsattn.training.hardware import processor
 from tsattn.training.task import ForecastTask
 
 _PACKAGES = ("tsattn", "torch", "lightning", "numpy", "pandas")
@@ -210,19 +211,6 @@ def as_json(result: Mapping[str, Any]) -> str:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def processor(device: torch.device) -> str:
-    """Return the name of a device's processor and, of a CPU, its vector units."""
-    if device.type != "cpu":
-        return device.type
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"cpu: {name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @cache

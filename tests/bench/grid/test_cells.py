@@ -95,7 +95,7 @@ def test_only_and_seeds_choose(table2: list[Cell]) -> None:
 @pytest.mark.parametrize(
     ("only", "seeds", "message"),
     [
-        ("dataset=ilness", None, "no dataset 'ilness'.*illness, etth1.*did you mean 'illness'"),
+        ("dataset=illnss", None, "no dataset 'illnss'.*illness, etth1.*did you mean 'illness'"),
         ("activation=tanhh", None, "no activation 'tanhh'.*did you mean 'tanh'"),
         ("data=illness", None, "expected name=value with a name among protocol, model, dataset"),
         ("illness", None, "expected name=value"),
@@ -115,8 +115,8 @@ def test_selection_of_nothing_is_an_error(
     [
         ({"activations": ["tanhh"]}, r"grid\.yaml: unknown value activation 'tanhh' of patchtst; "
          "expected one of .*did you mean 'tanh'"),
-        ({"models": {"patchtst": {"recipe": "patchtst/{dataset}"}}, "datasets": ["ilness"]},
-         r"grid\.yaml: dataset 'ilness' of patchtst: no recipe .*did you mean patchtst/illness"),
+        ({"models": {"patchtst": {"recipe": "patchtst/{dataset}"}}, "datasets": ["illnss"]},
+         r"grid\.yaml: dataset 'illnss' of patchtst: no recipe .*did you mean patchtst/illness"),
         ({"seeds": []}, r"grid\.yaml is not a grid: seeds: .*at least 1"),
         ({"seeds": [-1]}, "seeds.0: .*greater than or equal to 0"),
         ({"seeds": [7, 7]}, "is there twice"),

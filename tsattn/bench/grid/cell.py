@@ -1,79 +1,28 @@
 """One cell, trained or gone on with in its folder of the user's cache, and the row it comes to."""
 
 import csv
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from tsattn import __version__
 from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.failed import failed_row, now
+from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import write_weights
-from tsattn.bench.rows import SCHEMA, Key, Row
-from tsattn.data.load import cache_dir
+from tsattn.bench.grid.remember import Remember
+from tsattn.bench.rows import SCHEMA, Row
 from tsattn.errors import CheckpointError, TsattnError
 from tsattn.memory import peak_resident_mib
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
 
-_LONGEST_ERROR = 500
-
 
 class CellBusyError(TsattnError):
     """Another process is at this cell."""
-
-
-@dataclass(frozen=True)
-class CellFolder:
-    """Where a cell lives while it is trained: ``<cache>/cells/<key>/``."""
-
-    path: Path
-
-    @classmethod
-    def of(cls, key: Key) -> "CellFolder":
-        """Return the folder of a cell in the user's cache."""
-        return cls(cache_dir() / "cells" / key.name)
-
-    @property
-    def run(self) -> RunFolder:
-        """The run itself."""
-        return RunFolder(self.path / "run")
-
-    @property
-    def weights(self) -> Path:
-        """The best checkpoint as safetensors."""
-        return self.path / "best.safetensors"
-
-    @property
-    def outcome(self) -> Path:
-        """The row, written by the process that ran the cell for the one that appends it."""
-        return self.path / "outcome.json"
-
-    @property
-    def log(self) -> Path:
-        """All that the runs of this cell printed."""
-        return self.path / "log.txt"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that is at the cell."""
-        return self.path / "lock"
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a process is at the cell now."""
-        if not self.lock.exists():
-            return False
-        try:
-            with FileLock(self.lock, timeout=0):
-                return False
-        except Timeout:
-            return True
 
 
 def run_cell(cell: Cell, folder: CellFolder) -> Row:
@@ -87,25 +36,10 @@ def run_cell(cell: Cell, folder: CellFolder) -> Row:
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=0):
+            print(f"{now()}: process {os.getpid()}", flush=True)
             return _row_of(cell, folder)
     except Timeout as error:
         raise CellBusyError(f"{cell.name}: another process is at it") from error
-
-
-def failed_row(cell: Cell, error: str) -> Row:
-    """Return the row of a cell that came to nothing."""
-    empty: dict[str, Any] = dict.fromkeys(_OPTIONAL) | dict.fromkeys(_TEXTS, "")
-    known = {
-        "schema": SCHEMA,
-        "status": "failed",
-        "error": " ".join(error.split())[:_LONGEST_ERROR] or "no reason was given",
-        "recipe": cell.words[2],
-        "max_epochs": cell.max_epochs,
-        "tsattn": __version__,
-        "torch": torch.__version__,
-        "finished": _now(),
-    }
-    return Row(**(empty | known | cell.key._asdict()))
 
 
 def _row_of(cell: Cell, folder: CellFolder) -> Row:
@@ -129,15 +63,15 @@ def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
         words += ["--run_dir", str(home.path)]
     if home.last.is_file():
         try:
-            return _run([*words, "--ckpt_path", "last"])
+            return _run(cell, [*words, "--ckpt_path", "last"])
         except CheckpointError as error:
             print(f"starting anew: {error}")
     shutil.rmtree(home.path, ignore_errors=True)
-    return _run(words)
+    return _run(cell, words)
 
 
-def _run(words: list[str]) -> Mapping[str, Any]:
-    result = run(words)
+def _run(cell: Cell, words: list[str]) -> Mapping[str, Any]:
+    result = run(words, callbacks=[Remember(cell)])
     if result is None:
         raise RuntimeError("the run ended without a result")
     return result
@@ -175,22 +109,13 @@ def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
         "peak_mib": peak_resident_mib(),
         "checkpoint": "",
         "checkpoint_sha256": "",
-        "finished": _now(),
+        "finished": now(),
     }
     return Row(**given)
 
 
 _AS_THEY_ARE = (
     "context", "horizon", "parameters", "wall_seconds", "device", "devices", "threads", "precision",
-)  # fmt: skip
-_TEXTS = (
-    "checkpoint_rule", "data_sha256", "train_rows", "val_rows", "test_rows", "scaler", "device",
-    "precision", "attention", "lightning", "python", "commit", "checkpoint", "checkpoint_sha256",
-)  # fmt: skip
-_OPTIONAL = (
-    "test_mse", "test_mae", "test_mse_as_published", "test_mae_as_published", "test_windows",
-    "test_windows_dropped", "windows_as_published", "val_mse", "best_epoch", "epochs", "context",
-    "horizon", "parameters", "wall_seconds", "peak_mib", "devices", "threads",
 )  # fmt: skip
 
 
@@ -212,7 +137,3 @@ def _complaint(folder: CellFolder) -> str:
     lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else f"see {folder.log}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -80,22 +80,23 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]
     return weights, record
 
 
-def keep(weights: Path, results: Path, key: Key) -> str:
-    """Copy small weights beside the results; return the file's name, empty where they stay away.
+def keep(weights: Path | bytes, results: Path, key: Key) -> str:
+    """Write small weights beside the results; return the file's name, empty where they stay away.
 
     Args:
-        weights: the file.
+        weights: the file, or its content.
         results: folder of the results; all that is kept below it has at most `ALL_MIB`.
         key: of the cell.
     """
     folder = results / "checkpoints" / key.model
     target = folder / f"{key.name}.safetensors"
-    size = weights.stat().st_size
+    content = weights if isinstance(weights, bytes) else weights.read_bytes()
+    size = len(content)
     others = (file for file in folder.parent.rglob("*.safetensors") if file != target)
     if size > LARGEST_MIB * MIB or size + sum(f.stat().st_size for f in others) > ALL_MIB * MIB:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(weights.read_bytes())
+    unfinished.write_bytes(content)
     unfinished.replace(target)
     return target.name

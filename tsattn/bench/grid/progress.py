@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -10,11 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tsattn.bench.grid.cell import CellFolder
 from tsattn.bench.grid.cells import Cell
+from tsattn.bench.grid.costs import Cost, Costs
+from tsattn.bench.grid.folder import CellFolder
+from tsattn.bench.grid.plan import total
 from tsattn.bench.grid.table import State, tally
 from tsattn.bench.rows import Key, Row
-from tsattn.training.estimate import duration
+from tsattn.training.amounts import duration
 
 _REFRESH_SECONDS = 1.0
 
@@ -25,12 +28,23 @@ class Progress:
     Args:
         cells: all cells of the table.
         states: where each is; kept up to date here.
+        costs: what each takes; learns from those that finish.
+        workers: how many run at a time.
         console: where it is shown.
     """
 
-    def __init__(self, cells: Sequence[Cell], states: dict[Key, State], console: Console) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        states: dict[Key, State],
+        costs: Costs,
+        workers: int,
+        console: Console,
+    ) -> None:
         self.cells = {cell.key: cell for cell in cells}
         self.states = states
+        self.costs = costs
+        self.workers = workers
         self.console = console
         self.started: dict[Key, float] = {}
         self.shown = 0.0
@@ -78,6 +92,7 @@ class Progress:
             text = f"{cell.name}: failed: {row.error}"
         else:
             self.states[cell.key] = State.OK
+            self.costs.learn(row)
             seconds = "" if row.wall_seconds is None else f", {duration(row.wall_seconds)}"
             text = f"{cell.name}: test MSE {row.test_mse:.4f}{seconds}"
         done = sum(state == State.OK for state in self.states.values())
@@ -92,7 +107,21 @@ class Progress:
             cell = self.cells[key]
             passed = duration(time.monotonic() - self.started[key])
             table.add_row(cell.name, str(epochs_done(key)), str(cell.max_epochs), passed)
-        return Group(table, Text(tally(self.states.values())))
+        left = f"{tally(self.states.values())}; {self.remaining()} to go"
+        return Group(table, Text(left))
+
+    def remaining(self) -> str:
+        """Say how long all that is left will take."""
+        known: list[Cost | None] = []
+        for key, cell in self.cells.items():
+            if self.states[key] not in (State.WAITING, State.RUNNING):
+                continue
+            cost = self.costs.of(cell)
+            if cost is not None and self.states[key] == State.RUNNING and cell.max_epochs:
+                done = min(1.0, epochs_done(key) / cell.max_epochs)
+                cost = replace(cost, seconds=cost.seconds * (1 - done))
+            known.append(cost)
+        return total(known).text(self.workers)
 
 
 def epochs_done(key: Key) -> int:

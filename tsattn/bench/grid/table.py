@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from tsattn.bench.grid.cells import Cell
-from tsattn.bench.grid.kept import keep
 from tsattn.bench.rows import Key, Row, append_row, read_rows
 from tsattn.errors import ExistsError
 
@@ -48,7 +47,7 @@ class Results:
         rows = self.rows(cell.key.model for cell in cells)
         return {cell.key: _state(cell, rows.get(cell.key)) for cell in cells}
 
-    def add(self, row: Row, weights: Path | None) -> Row:
+    def add(self, row: Row, weights: Path | bytes | None) -> Row:
         """Append a row and keep its weights where they are small; return what stands.
 
         Where another runner was first with the same cell, its row stands.
@@ -57,6 +56,8 @@ class Results:
             DataError: the file is damaged, or stays locked; the row was not written.
         """
         if row.status == "ok" and weights is not None:
+            from tsattn.bench.grid.kept import keep  # brings in Lightning, which no plan needs
+
             row = replace(row, checkpoint=keep(weights, self.folder, row.key))
         try:
             append_row(self.file(row.model), row)

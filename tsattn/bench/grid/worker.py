@@ -1,8 +1,8 @@
-"""The process of one cell: ``python -m tsattn.bench.grid.worker``, ordered about on its input.
+"""The process of one cell.
 
-The first line of the input is the cell as JSON. The input then stays open as long as whoever wants
-the cell lives; when it closes, this process ends at once, with all that it started. Its last epoch
-is on disk.
+It is forked from a server that has imported everything, so that a cell does not wait for its
+libraries; where there is no such server, it imports them itself. When whoever wanted the cell dies,
+this process ends at once, with all that it started; its last epoch is on disk.
 """
 
 import json
@@ -10,59 +10,71 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
+from multiprocessing import parent_process
 from typing import Any
 
 from tsattn.bench.grid.cells import Cell
-from tsattn.bench.rows import Key, Row
+from tsattn.bench.grid.folder import CellFolder
+from tsattn.bench.rows import Row
+from tsattn.training.folder import write_atomically
 
 BUSY = 75
 """Exit status: another process is at this cell."""
 
 
-def order(cell: Cell) -> str:
-    """Write a cell as the line that `main` reads."""
-    return json.dumps(asdict(cell)) + "\n"
+def work(cell: Cell, folder: CellFolder, threads: int, environment: Mapping[str, str]) -> None:
+    """Run a cell and leave its row in its folder; exits with `BUSY` where another process does.
 
+    Args:
+        cell: the cell.
+        folder: where it lives.
+        threads: threads of torch.
+        environment: variables of the process; a server has those of the time when it was started.
+    """
+    begin(folder, threads, environment)
+    from tsattn.bench.grid.cell import CellBusyError, run_cell  # a server has it already
 
-def cell_of(line: str) -> Cell:
-    """Read what `order` wrote."""
-    given: dict[str, Any] = json.loads(line)
-    return Cell(**(given | {"key": Key(*given["key"]), "words": tuple(given["words"])}))
-
-
-def row_of(text: str) -> Row:
-    """Read a row out of an outcome."""
-    return Row(**json.loads(text))
-
-
-def main() -> int:
-    """Run the cell and leave its row in its folder; 0, or `BUSY`."""
-    cell = cell_of(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_input, daemon=True).start()
-
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    from tsattn.bench.grid.cell import CellBusyError, CellFolder, run_cell
-    from tsattn.training.folder import write_atomically
-
-    folder = CellFolder.of(cell.key)
     try:
         row = run_cell(cell, folder)
     except CellBusyError:
-        return BUSY
+        sys.exit(BUSY)
     write_atomically(folder.outcome, json.dumps(asdict(row)))  # pyright: ignore[reportArgumentType]
-    return 0
 
 
-def _end_with_the_input() -> None:
-    while sys.stdin.buffer.raw.read(1):  # pyright: ignore[reportAttributeAccessIssue]
-        pass
-    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+def begin(folder: CellFolder, threads: int, environment: Mapping[str, str]) -> None:
+    """Make this process one of its own: log, group, threads, variables, and an end with its parent.
+
+    Args:
+        folder: where its log goes.
+        threads: threads of torch.
+        environment: its variables.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C is for whoever started this
+    with folder.log.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def read_outcome(folder: CellFolder) -> Row:
+    """Return the row that `work` left."""
+    given: dict[str, Any] = json.loads(folder.outcome.read_text(encoding="utf-8"))
+    return Row(**given)
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    if parent is None:
+        return
+    parent.join()
+    if hasattr(os, "killpg"):
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The same cells as tasks of a Ray cluster of two workers, one of which is killed."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.bench.grid.test_run import SLOWER, end, epochs, until
+from tests.bench.grid.tiny import start, write_grid
+from tsattn.bench.rows import read_rows
+from tsattn.errors import MissingExtraError
+
+
+def processes_of(cache: Path) -> list[int]:
+    """Return the processes that the cells' logs name, those that are over included."""
+    logs = [log.read_text(encoding="utf-8") for log in cache.glob("cells/*/log.txt")]
+    return [int(pid) for log in logs for pid in re.findall(r"process (\d+)", log)]
+
+
+def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
+    words = ("--engine", "ray", "--workers", "2", "--threads", "1")
+    driver = start(grid, home, *words, cache=cache, env=os.environ)
+    until(lambda: len(processes_of(cache)) == 2 and max([0, *epochs(cache)]) >= 3)
+    os.kill(processes_of(cache)[0], signal.SIGKILL)
+    status, out = end(driver)
+    assert status == 0, out
+    assert "2 cells: 2 done" in out
+    assert len(processes_of(cache)) == 3  # one cell went on in another process
+    rows = read_rows(home / "results" / "patchtst.csv")
+    assert {row.value_activation for row in rows} == {"identity", "tanh"}
+    for row in rows:
+        assert row.status == "ok"
+        assert (home / "results" / "checkpoints" / "patchtst" / row.checkpoint).is_file()
+    for log in cache.glob("cells/*/log.txt"):
+        assert log.read_text(encoding="utf-8").count("epoch 1/60") == 1, "it began anew"
+
+
+def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from tsattn.bench.grid.ray_engine import RayTasks
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tsattn\[ray\]'"):
+        RayTasks(2, 1)
