@@ -245,7 +245,7 @@ def covariates(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
         future = pd.date_range(group.ds.iloc[-1], periods=H + 1, freq="D")[1:]
         ds = [*group.ds, *future]
         parts.append(pd.DataFrame({"unique_id": name, "ds": ds, "known": drawn, "y": 5 * drawn}))
-        parts[-1]["weekday"] = pd.DatetimeIndex(parts[-1].ds).dayofweek
+        parts[-1]["weekday"] = pd.DatetimeIndex(parts[-1].ds).day_of_week
         parts[-1]["past"] = drawn[::-1]
     whole = pd.concat(parts, ignore_index=True)
     last = whole.groupby("unique_id").cumcount() >= ROWS

@@ -187,7 +187,7 @@ def test_a_clone_has_the_settings_and_nothing_of_the_fit(
         ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
         ({"loss": "rmse"}, "unknown loss 'rmse'"),
         ({"value_activation": "tanhh"}, "unknown value_activation 'tanhh'"),
-        ({"d_model": 9}, "must divide"),
+        ({"d_model": 9}, "multiple of num_heads, got d_model=9"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
