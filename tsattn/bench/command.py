@@ -1,4 +1,4 @@
-"""`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show.
+"""`tsattn bench kernels`, `auto`, `train`, `moe` and `memory`: check, then measure, then show.
 
 `run` and `plan` fill a table of results; they are in `tsattn.bench.grid`.
 """
@@ -13,13 +13,16 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.bench import gate, report, settings
+from tsattn.bench import gate, mixtures, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
 from tsattn.bench.memory import STEPS, measure_training
+from tsattn.bench.mixture_gate import mixture_checks
+from tsattn.bench.mixture_memory import measure_mixture
+from tsattn.bench.mixture_timing import Memory, time_mixtures
 from tsattn.bench.peers import PEERS, peers_of
 from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
@@ -36,7 +39,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels``, ``auto``, ``train`` or ``memory``, and options.
+        words: ``kernels``, ``auto``, ``train``, ``moe`` or ``memory``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -54,7 +57,7 @@ def bench(words: Sequence[str]) -> int:
     machine = describe(options.threads)
     for line in report.header(machine):
         console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
-    runs = {"kernels": _kernels, "auto": _auto, "train": _train, "memory": _memory}
+    runs = {"kernels": _kernels, "auto": _auto, "train": _train, "moe": _moe, "memory": _memory}
     run = runs[given.subcommand]
     with steady(options.threads):
         checks, ceilings, timings = run(options, console)
@@ -144,6 +147,23 @@ def _train(options: Namespace, console: Console) -> Any:
     return checks, {"products": rates, "copy_gb_per_s": copied}, timings
 
 
+def _moe(options: Namespace, console: Console) -> Any:
+    known = {size.name: size for size in mixtures.SIZES}
+    sizes = [known[name] for name in _chosen(options.only, known, "recipe")]
+    names = mixtures.names_for(_chosen(options.gates, mixtures.MIXTURES, "gate"))
+    parts = _chosen(options.parts, dict.fromkeys(mixtures.PARTS), "part")
+    precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
+    checks = list(mixture_checks(sizes, names, precisions))
+    report.show_checks(checks, console)
+    if gate.failures(checks):
+        return checks, {}, []
+    memory: Memory = partial(measure_mixture, threads=options.threads)
+    how: dict[str, Any] = {"rounds": options.rounds}
+    how["memory"] = memory if options.memory else lambda *_: None
+    timings = [t for size in sizes for t in time_mixtures(size, parts, names, precisions, **how)]
+    return checks, {}, timings
+
+
 def _memory(options: Namespace, console: Console) -> Any:
     known = {recipe.name: recipe for recipe in LARGE_RECIPES}
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
@@ -217,7 +237,9 @@ def _parser() -> ArgumentParser:
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
         if rounds:
             add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
-        add("--impls", nargs="+", type=str, help="our implementations; default: all that run here")
+        if name != "moe":
+            about = "our implementations; default: all that run here"
+            add("--impls", nargs="+", type=str, help=about)
         add("--json", type=Path | None, help="file for everything that was measured")
         add("--overwrite", action="store_true", help="replace the JSON file")
         add("--markdown", action="store_true", help="print the table once more as Markdown")
@@ -251,6 +273,15 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
 
 
+def _moe_options(add: Callable[..., Any]) -> None:
+    names = ", ".join(size.name for size in mixtures.SIZES)
+    add("--only", nargs="+", type=str, help=f"recipes among {names}")
+    add("--gates", nargs="+", type=str, help=f"among {', '.join(mixtures.MIXTURES)}; default: all")
+    add("--parts", nargs="+", type=str, help="feed-forward, network; default: both")
+    add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
+    add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
+
+
 def _memory_options(add: Callable[..., Any]) -> None:
     names = ", ".join(recipe.name for recipe in LARGE_RECIPES)
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
@@ -267,6 +298,7 @@ _SUBCOMMANDS: Mapping[str, tuple[Callable[[Callable[..., Any]], None], int, str]
     "kernels": (_kernel_options, 11, "the attention operation, per implementation and activation"),
     "auto": (_auto_options, 7, "whether any length or width is slower than torch's attention"),
     "train": (_train_options, 7, "networks beside neuralforecast, Hugging Face and plain torch"),
+    "moe": (_moe_options, 7, "mixtures of experts beside the dense feed-forward"),
     "memory": (
         _memory_options,
         0,

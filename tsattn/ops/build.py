@@ -36,15 +36,20 @@ _SOURCES = (
     "attention/fused_cpu_backward.cpp",
     "dropout/dropout_bindings.cpp",
     "dropout/dropout_cpu.cpp",
+    "experts/experts_cpu.cpp",
+    "experts/narrow_experts_cpu.cpp",
+    "experts/experts_bindings.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
     "linear/column_sums.cpp",
     "linear/linear_cpu.cpp",
     "linear/narrow.cpp",
+    "low_rank/low_rank_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
     "norm/layer_norm_cpu.cpp",
     "norm/layer_norm_bindings.cpp",
+    "routing/routing_cpu.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
