@@ -84,13 +84,13 @@ def _feedforward() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 def _experts(dtype: torch.dtype, slots: int, width: int, hidden: int) -> Operation:
     def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         shapes = ((3, hidden, width), (3, hidden), (3, width, hidden), (3, width))
-        x, *parameters = _leaves((slots, width), *shapes, dtype=dtype)
+        x, w1, b1, w2, b2 = _leaves((slots, width), *shapes, dtype=dtype)
         weights = torch.rand(slots, 2).requires_grad_()
         chosen = torch.rand(slots, 3).topk(2).indices
         output = expert_feedforward(
-            x, weights, *sort_slots(chosen, 3), tuple(parameters), p=P, impl="cpu"
+            x, weights, *sort_slots(chosen, 3), (w1, b1, w2, b2), p=P, impl="cpu"
         )
-        return (output,), (x, weights, *parameters)
+        return (output,), (x, weights, w1, b1, w2, b2)
 
     return run
 
@@ -101,8 +101,8 @@ def _softmax_rows() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 
 def _low_rank_logits() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    leaves = _leaves((531, 32), (15, 32), (15,))
-    return (low_rank_logits(*leaves, 3, impl="cpu"),), leaves
+    x, maps, bias = _leaves((531, 32), (15, 32), (15,))
+    return (low_rank_logits(x, maps, bias, 3, impl="cpu"),), (x, maps, bias)
 
 
 def _batch_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -49,13 +49,13 @@ def test_the_reference_is_query_times_key() -> None:
 
 @pytest.mark.needs_kernels
 def test_the_number_of_threads_changes_nothing() -> None:
-    given = [t.requires_grad_() for t in inputs(4000, 16, 8, 8).values()]
+    x, maps, bias = (t.requires_grad_() for t in inputs(4000, 16, 8, 8).values())
     found: list[tuple[Tensor, ...]] = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            logits = low_rank_logits(*given, 8, impl="cpu")
-            found.append((logits, *torch.autograd.grad(logits.square().sum(), given)))
+            logits = low_rank_logits(x, maps, bias, 8, impl="cpu")
+            found.append((logits, *torch.autograd.grad(logits.square().sum(), (x, maps, bias))))
     finally:
         torch.set_num_threads(1)
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))

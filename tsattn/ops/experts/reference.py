@@ -21,14 +21,16 @@ def expert_feedforward(
     top_k = weights_NK.shape[1]
     total = torch.zeros_like(x_ND)
     first_block = 0
-    parts = zip(order_S.split(counts_E.tolist()), *parameters, strict=True)
+    counts = [int(count) for count in counts_E]
+    parts = zip(torch.split(order_S, counts), *parameters, strict=True)
     for slots, w1, b1, w2, b2 in parts:
         tokens = slots // top_k
         hidden = activate(activation, F.linear(x_ND[tokens], w1, b1))
         if seed is not None:
             is_narrow = x_ND.shape[1] <= NARROW and activation == "gelu"
             lanes = is_narrow and x_ND.dtype != torch.bfloat16
-            keep = keep_hidden(seed, first_block, *hidden.shape, p, slots_in_lanes=lanes)
+            many, width = hidden.shape
+            keep = keep_hidden(seed, first_block, many, width, p, slots_in_lanes=lanes)
             hidden = (hidden * keep_scale(p)).masked_fill(~keep, 0.0)
         output = F.linear(hidden, w2, b2) * weights_NK.flatten()[slots, None].to(x_ND.dtype)
         total = total.index_add(0, tokens, output.to(total.dtype))

@@ -117,4 +117,5 @@ class QuadraticMonomialGate(_QuadraticGate):
 
 def _dot(x_NR: Tensor, y_NM: Tensor, num_experts: int) -> Tensor:
     """Return the dot products [N, E] of each x with the E parts of y."""
-    return (y_NM.unflatten(1, (num_experts, -1)) @ x_NR[:, :, None]).squeeze(2)
+    y_NER = y_NM.view(len(y_NM), num_experts, x_NR.shape[1])
+    return torch.bmm(y_NER, x_NR[:, :, None]).squeeze(2)
