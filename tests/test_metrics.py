@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 from torch import Tensor
+from torchmetrics.functional import regression
 
-from tsattn.metrics import WindowErrors
+from tsattn.metrics import SCORES, WindowErrors, naive_error, point_scores
 
 HORIZON, CHANNELS = 5, 3
 
@@ -153,3 +154,47 @@ def test_scores_can_be_added_over_processes() -> None:
     whole = score(forecast, target, [], first=4)
     for name, value in parts[0].compute().items():
         torch.testing.assert_close(value, whole[name])
+
+
+def test_a_hand_calculated_example_of_all_point_scores() -> None:
+    """Errors 1 and 2 of truths 4 and 2; the naive forecast erred by 2 and by 4."""
+    forecast, target = torch.tensor([[3.0], [4.0]]), torch.tensor([[4.0], [2.0]])
+    scores = point_scores(forecast, target, torch.tensor([[2.0], [4.0]]))
+    found = {name: score.item() for name, score in scores.items()}
+    assert found == pytest.approx(
+        {"mse": 2.5, "mae": 1.5, "mase": 0.5, "wape": 3 / 6, "smape": (2 / 7 + 4 / 6) / 2}
+    )
+    assert tuple(scores) == SCORES
+
+
+@given(st.integers(0, 2**31), st.integers(1, 6), st.integers(1, 5))
+def test_torchmetrics_gives_the_same_point_scores(seed: int, entries: int, groups: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    forecast, target, naive = torch.randn((3, entries, groups), generator=generator).double()
+    scores = point_scores(forecast, target, naive.abs() + 1)
+    for name, score in (
+        ("mse", regression.mean_squared_error),
+        ("mae", regression.mean_absolute_error),
+        ("wape", regression.weighted_mean_absolute_percentage_error),
+        ("smape", regression.symmetric_mean_absolute_percentage_error),
+    ):
+        for group in range(groups):
+            expected = score(forecast[:, group], target[:, group]).item()
+            assert scores[name][group].item() == pytest.approx(expected, rel=1e-6), name
+
+
+def test_point_scores_are_bounded_and_nan_where_nothing_defines_them() -> None:
+    forecast = torch.tensor([[0.0, 1.0, -1.0]])
+    target, naive = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+    scores = point_scores(forecast, target, naive)
+    assert scores["smape"].tolist() == [0, 2, 2]
+    assert scores["wape"].isnan().tolist() == [True, True, False]
+    assert scores["mase"].isnan().tolist() == [True, True, False]
+    assert scores["mse"].tolist() == [0, 1, 4]
+
+
+def test_naive_error_is_that_of_a_season_where_it_fits() -> None:
+    steps = torch.tensor([1.0, 5.0, 2.0, 7.0]).reshape(1, 4, 1)
+    assert naive_error(steps, 2).item() == pytest.approx(1.5)
+    assert naive_error(steps, 4).item() == pytest.approx((4 + 3 + 5) / 3)
+    assert naive_error(steps[:, :1], 1).isnan().item()

@@ -18,7 +18,10 @@ import tsattn.ops
 from tests.interop.published_plain import draw_patchtst
 
 PUBLIC = (tsattn.models, tsattn.nn, tsattn.nn.moe, tsattn.ops)
-HEAVY = ("jsonargparse", "lightning", "matplotlib", "pandas", "pooch", "sklearn", "torchmetrics")
+HEAVY = (
+    "jsonargparse", "lightning", "matplotlib", "neuralforecast", "pandas", "pooch", "sklearn",
+    "torch._dynamo", "torchmetrics",
+)  # fmt: skip
 
 
 def members(module: ModuleType) -> dict[str, object]:
@@ -85,6 +88,7 @@ MODULES = [
     "tsattn.nn.moe.mixture",
     "tsattn.nn.moe.selection",
     "tsattn.interop.published",
+    "tsattn.interop.sklearn",
     "tsattn.metrics",
 ]
 

@@ -25,7 +25,7 @@ def commands() -> list[list[str]]:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that looks like a fresh clone to somebody who types commands in it."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    rows = (ROOT / "datasets" / "ETTh1.csv").read_text(encoding="utf-8").splitlines()[:400]
+    rows = (ROOT / "datasets" / "ETTh1.csv").read_text(encoding="utf-8").splitlines()[:600]
     (tmp_path / "own.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -47,7 +47,8 @@ def test_every_command_of_the_readme_does_what_it_says(
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     short += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
     more = {"fit": short, "test": short, "tune": [*short, "--trials=1", "--repeat-seeds=0"]}
-    assert {words[0] for words in typed} >= {"fit", "test", "data", "doctor", "tune"}
+    wanted = {"fit", "test", "forecast", "backtest", "data", "doctor", "tune"}
+    assert {words[0] for words in typed} >= wanted
     for words in typed:
         if words[:2] == ["data", "fetch"]:
             continue  # needs the net; its tests run against a server of their own

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tsattn.forecast import Forecaster
     from tsattn.models import (
         DLinear,
         EncoderDecoderTransformer,
@@ -31,6 +32,7 @@ __all__ = [
     "Forecast",
     "ForecastData",
     "ForecastTask",
+    "Forecaster",
     "LastValue",
     "PatchTST",
     "SeasonalNaive",
@@ -44,6 +46,7 @@ _HOMES = {
     "active_attention": "tsattn.ops",
     "ForecastData": "tsattn.training",
     "ForecastTask": "tsattn.training",
+    "Forecaster": "tsattn.forecast",
     "load_network": "tsattn.training",
 }
 

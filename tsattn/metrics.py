@@ -8,6 +8,7 @@ float64).
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error
 
 from tsattn.tensors import Horizon, Index
 
@@ -72,3 +73,60 @@ class WindowErrors(Metric):
             "mae_first": (self.absolute_first / self.windows_first).mean(),
             "windows_first": self.windows_first,
         }
+
+
+SCORES = ("mse", "mae", "mase", "wape", "smape")
+"""The names of `point_scores`, in the order in which tables have them."""
+
+
+def point_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> dict[str, Tensor]:
+    """Score groups of forecasts ``f`` against the truth ``y``, by five measures.
+
+    * ``mse = mean((y - f)^2)``, in [0, inf), in the unit squared
+    * ``mae = mean(|y - f|)``, in [0, inf), in the unit
+    * ``mase = mean(|y - f| / q)``, in [0, inf), below 1 where the forecast errs less than the
+      seasonal naive one did before it; ``q`` is that one's mean absolute error (`naive_error`)
+    * ``wape = sum(|y - f|) / sum(|y|)``, in [0, inf)
+    * ``smape = mean(2 |y - f| / (|y| + |f|))``, in [0, 2], 0 where both are 0
+
+    A score that would divide by zero is NaN: the group's ``mase`` where one of its ``q`` is 0, its
+    ``wape`` where all its ``y`` are.
+
+    Args:
+        forecast_NG: forecasts, entries x groups.
+        target_NG: the truth.
+        naive_NG: ``q`` of every entry.
+
+    Returns:
+        The scores by name, one per group.
+
+    Source: Hyndman and Koehler 2006 for MASE; Makridakis 1993 for sMAPE.
+    """
+    groups = forecast_NG.shape[1]
+    error_NG = (forecast_NG - target_NG).abs()
+    size_NG = forecast_NG.abs() + target_NG.abs()
+    undefined = torch.full_like(naive_NG, torch.nan)
+    total_G = target_NG.abs().sum(0)
+    return {
+        "mse": mean_squared_error(forecast_NG, target_NG, num_outputs=groups).reshape(-1),
+        "mae": mean_absolute_error(forecast_NG, target_NG, num_outputs=groups).reshape(-1),
+        "mase": (error_NG / torch.where(naive_NG > 0, naive_NG, undefined)).mean(0),
+        "wape": error_NG.sum(0) / torch.where(total_G > 0, total_G, undefined[0]),
+        "smape": (2 * error_NG / torch.where(size_NG > 0, size_NG, 1.0)).mean(0),
+    }
+
+
+def naive_error(context_WTK: Tensor, season: int) -> Tensor:
+    """Return what the seasonal naive forecast errs within each window's context, [W, K].
+
+    ``q = mean_t |x_t - x_{t - season}|``, by the last value (season 1) where a season does not fit
+    into the context, and NaN for a context of one step.
+
+    Args:
+        context_WTK: contexts, windows x steps x series.
+        season: steps of a season.
+
+    Source: Hyndman and Koehler 2006, with the context for the sample.
+    """
+    lag = season if season < context_WTK.shape[1] else 1
+    return (context_WTK[:, lag:] - context_WTK[:, :-lag]).abs().mean(1)

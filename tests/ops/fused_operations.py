@@ -16,9 +16,14 @@ from tsattn.ops import (
     add_dropout_batch_norm,
     add_dropout_layer_norm,
     dropout,
+    expert_feedforward,
     feedforward,
     gelu_dropout,
+    largest,
+    low_rank_logits,
     self_attention,
+    softmax_rows,
+    sort_slots,
 )
 from tsattn.ops.linear import fused_cpu as linear_cpu
 
@@ -77,6 +82,31 @@ def _feedforward() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return (feedforward(*leaves, p=P, impl="cpu"),), leaves
 
 
+def _experts(dtype: torch.dtype, slots: int, width: int, hidden: int) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        shapes = ((3, hidden, width), (3, hidden), (3, width, hidden), (3, width))
+        x, w1, b1, w2, b2 = _leaves((slots, width), *shapes, dtype=dtype)
+        weights = torch.rand(slots, 2).requires_grad_()
+        chosen = torch.rand(slots, 3).topk(2).indices
+        output = expert_feedforward(
+            x, weights, *sort_slots(chosen, 3), (w1, b1, w2, b2), p=P, impl="cpu"
+        )
+        return (output,), (x, weights, w1, b1, w2, b2)
+
+    return run
+
+
+def _softmax_rows() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    (scores,) = _leaves((1231, 19))
+    chosen = largest(scores, 11)
+    return (softmax_rows(scores).gather(1, chosen),), (scores,)
+
+
+def _low_rank_logits() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    x, maps, bias = _leaves((531, 32), (15, 32), (15,))
+    return (low_rank_logits(x, maps, bias, 3, impl="cpu"),), (x, maps, bias)
+
+
 def _batch_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     leaves = _leaves((131, 17), (131, 17), (17,), (17,))
     return tuple(add_dropout_batch_norm(*leaves, p=P, impl="cpu"))[:1], leaves
@@ -109,8 +139,16 @@ OPERATIONS: Mapping[str, Operation] = {
         "add_dropout": _elementwise(add_dropout, 2, dtype),
         "gelu_dropout": _elementwise(gelu_dropout, 1, dtype),
         "linear": _linear(dtype),
+        "experts": _experts(dtype, 431, 48, 32),
+        "narrow experts": _experts(dtype, 731, 16, 32),
     }.items()
-} | {"feedforward": _feedforward, "batch norm": _batch_norm, "layer norm": _layer_norm}
+} | {
+    "feedforward": _feedforward,
+    "softmax of rows": _softmax_rows,
+    "low-rank logits": _low_rank_logits,
+    "batch norm": _batch_norm,
+    "layer norm": _layer_norm,
+}
 
 
 def results(operation: Operation) -> list[Tensor]:

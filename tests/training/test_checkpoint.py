@@ -19,11 +19,11 @@ from tsattn.training import load_network
 from tsattn.training.checkpoint import (
     FORMAT,
     RECORD,
-    SafeCheckpointIO,
     build_network,
     describe_network,
     read_checkpoint,
 )
+from tsattn.training.saving import SafeCheckpointIO
 
 WHOLE: dict[str, Any] = {
     RECORD: {"format": FORMAT, "network": describe_network(DLinear(1, 4, 2, kernel_size=3))},

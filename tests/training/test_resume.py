@@ -28,7 +28,7 @@ from tsattn.training.folder import RunFolder
 KILL = """
 import os, signal, sys
 import torch
-from tsattn.training.checkpoint import SafeCheckpointIO
+from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.command import run
 from tsattn.training.task import ForecastTask
 

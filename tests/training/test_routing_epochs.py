@@ -203,7 +203,7 @@ def test_a_run_that_is_replaced_leaves_no_table(tmp_path: Path) -> None:
 KILL = """
 import os, signal, sys
 import torch
-from tsattn.training.checkpoint import SafeCheckpointIO
+from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.command import run
 
 torch.set_num_threads(1)

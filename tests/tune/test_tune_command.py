@@ -179,7 +179,7 @@ def test_study_whose_trials_all_fail_says_why(
         (["--trainer.strategy", "ddp"], "a trial is one process"),
         (["--storage", "study.db"], "is no address"),
         (["--storage", "sqlite:///no/such/study.db"], "cannot be used"),
-        (["--config", "patchtst/ilness"], "did you mean patchtst/illness.yaml?"),
+        (["--config", "patchtst/illnss"], "did you mean patchtst/illness.yaml?"),
     ],
 )
 def test_misuse_is_an_error_in_words(

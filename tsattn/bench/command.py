@@ -1,4 +1,4 @@
-"""`tsattn bench kernels`, `auto`, `train` and `memory`: check, then measure, then show.
+"""`tsattn bench kernels`, `auto`, `train`, `moe` and `memory`: check, then measure, then show.
 
 `run` and `plan` fill a table of results; they are in `tsattn.bench.grid`.
 """
@@ -13,17 +13,21 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.bench import gate, report, settings
+from tsattn.bench import gate, mixtures, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
 from tsattn.bench.memory import STEPS, measure_training
+from tsattn.bench.mixture_gate import mixture_checks
+from tsattn.bench.mixture_memory import measure_mixture
+from tsattn.bench.mixture_timing import Memory, time_mixtures
 from tsattn.bench.peers import PEERS, peers_of
 from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
+from tsattn.bench.worker import PHASES
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 
@@ -35,7 +39,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels``, ``auto``, ``train`` or ``memory``, and options.
+        words: ``kernels``, ``auto``, ``train``, ``moe`` or ``memory``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -53,7 +57,7 @@ def bench(words: Sequence[str]) -> int:
     machine = describe(options.threads)
     for line in report.header(machine):
         console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
-    runs = {"kernels": _kernels, "auto": _auto, "train": _train, "memory": _memory}
+    runs = {"kernels": _kernels, "auto": _auto, "train": _train, "moe": _moe, "memory": _memory}
     run = runs[given.subcommand]
     with steady(options.threads):
         checks, ceilings, timings = run(options, console)
@@ -113,6 +117,7 @@ def _train(options: Namespace, console: Console) -> Any:
     recipes = [known[name] for name in _chosen(options.only, known, "recipe")]
     precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
     wanted = _chosen(options.peers, PEERS, "peer") if options.peers != [] else []
+    phases = _chosen(options.phases, dict.fromkeys(PHASES), "phase")
     impls = _implementations(options.impls)
     dtypes = [_MIXED[precision] for precision in precisions]
     checks = [*gate.attention_checks(impls, dtypes), *gate.parity_checks(impls)]
@@ -134,11 +139,29 @@ def _train(options: Namespace, console: Console) -> Any:
             rounds=options.rounds,
             threads=options.threads,
             memory=memory if options.memory else lambda recipe, name: None,
+            phases=phases,
         )
     ]
     rates = [asdict(r) for recipe in recipes for r in product_rates(recipe.products)]
     copied = asdict(copy_gigabytes_per_second())
     return checks, {"products": rates, "copy_gb_per_s": copied}, timings
+
+
+def _moe(options: Namespace, console: Console) -> Any:
+    known = {size.name: size for size in mixtures.SIZES}
+    sizes = [known[name] for name in _chosen(options.only, known, "recipe")]
+    names = mixtures.names_for(_chosen(options.gates, mixtures.MIXTURES, "gate"))
+    parts = _chosen(options.parts, dict.fromkeys(mixtures.PARTS), "part")
+    precisions = _chosen(options.precisions, dict.fromkeys(PRECISIONS), "precision")
+    checks = list(mixture_checks(sizes, names, precisions))
+    report.show_checks(checks, console)
+    if gate.failures(checks):
+        return checks, {}, []
+    memory: Memory = partial(measure_mixture, threads=options.threads)
+    how: dict[str, Any] = {"rounds": options.rounds}
+    how["memory"] = memory if options.memory else lambda *_: None
+    timings = [t for size in sizes for t in time_mixtures(size, parts, names, precisions, **how)]
+    return checks, {}, timings
 
 
 def _memory(options: Namespace, console: Console) -> Any:
@@ -214,7 +237,9 @@ def _parser() -> ArgumentParser:
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
         if rounds:
             add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
-        add("--impls", nargs="+", type=str, help="our implementations; default: all that run here")
+        if name != "moe":
+            about = "our implementations; default: all that run here"
+            add("--impls", nargs="+", type=str, help=about)
         add("--json", type=Path | None, help="file for everything that was measured")
         add("--overwrite", action="store_true", help="replace the JSON file")
         add("--markdown", action="store_true", help="print the table once more as Markdown")
@@ -243,6 +268,17 @@ def _train_options(add: Callable[..., Any]) -> None:
     add("--only", nargs="+", type=str, help=f"recipes among {names}")
     add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--peers", nargs="*", type=str, help=f"among {', '.join(PEERS)}; default: all")
+    phases = ", ".join(PHASES)
+    add("--phases", nargs="+", type=str, help=f"among {phases}; default: all")
+    add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
+
+
+def _moe_options(add: Callable[..., Any]) -> None:
+    names = ", ".join(size.name for size in mixtures.SIZES)
+    add("--only", nargs="+", type=str, help=f"recipes among {names}")
+    add("--gates", nargs="+", type=str, help=f"among {', '.join(mixtures.MIXTURES)}; default: all")
+    add("--parts", nargs="+", type=str, help="feed-forward, network; default: both")
+    add("--precisions", nargs="+", type=str, help="float32, bf16; default: both")
     add("--memory", type=bool, default=True, help="measure peak memory, each in a process")
 
 
@@ -262,6 +298,7 @@ _SUBCOMMANDS: Mapping[str, tuple[Callable[[Callable[..., Any]], None], int, str]
     "kernels": (_kernel_options, 11, "the attention operation, per implementation and activation"),
     "auto": (_auto_options, 7, "whether any length or width is slower than torch's attention"),
     "train": (_train_options, 7, "networks beside neuralforecast, Hugging Face and plain torch"),
+    "moe": (_moe_options, 7, "mixtures of experts beside the dense feed-forward"),
     "memory": (
         _memory_options,
         0,

@@ -28,7 +28,12 @@ def measure_memory(
         steps: optimiser steps.
     """
     given = [json.dumps(asdict(recipe)), name, str(threads), str(steps)]
-    command = [sys.executable, "-m", "tsattn.bench.footprint", *given]
+    return peak_and_growth("tsattn.bench.footprint", given)
+
+
+def peak_and_growth(module: str, words: Sequence[str]) -> tuple[float, float] | None:
+    """Run a module that prints its peak and the peak before what counts; None where it failed."""
+    command = [sys.executable, "-m", module, *words]
     done = subprocess.run(  # noqa: S603 (no shell; the words are ours)
         command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
     )

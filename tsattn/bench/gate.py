@@ -77,7 +77,7 @@ def attention_checks(
                     name += " causal" if is_causal else ""
                     name += " with residual scores" if residual else ""
                     ours = _attention(impl, activation, drawn, is_causal)
-                    yield _budget(name, ours, exact, plain, torch.finfo(DTYPES[dtype]).eps)
+                    yield budget(name, ours, exact, plain, torch.finfo(DTYPES[dtype]).eps)
 
 
 def _draw(shape: tuple[int, int, int, int], residual: bool) -> list[Tensor]:
@@ -123,7 +123,7 @@ def network_checks(
         for impl in implementations:
             ours = _training(with_impl(network, impl), batch, precision)
             name = f"network {recipe.name} {impl} {precision}"
-            yield _budget(name, ours, exact, [plain], _STEPS_OF_A_NETWORK * eps)
+            yield budget(name, ours, exact, [plain], _STEPS_OF_A_NETWORK * eps)
 
 
 def _training(network: nn.Module, batch: Batch, precision: str) -> list[Tensor]:
@@ -188,13 +188,22 @@ def failures(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if not check.passed]
 
 
-def _budget(
+def budget(
     name: str,
     ours: Sequence[Tensor],
     exact: Sequence[Tensor],
     plain: Sequence[Sequence[Tensor]],
     resolution: float,
 ) -> Check:
+    """Compare results with the truth: at most twice as wrong as plain torch, see above.
+
+    Args:
+        name: of the check.
+        ours: results.
+        exact: the same in float64.
+        plain: the same by plain torch, one way or several.
+        resolution: what is free, as a share of the largest norm.
+    """
     worst, details = 0.0, ""
     unresolved = resolution * max(float(truth.norm()) for truth in exact)
     for place, truth in enumerate(exact):

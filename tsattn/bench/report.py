@@ -9,24 +9,29 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.bench import auto, memory
+from tsattn.bench import auto, memory, mixture_timing
 from tsattn.bench.auto import Comparison
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
 from tsattn.bench.memory import MemoryUse
+from tsattn.bench.mixture_timing import MixtureTiming
 from tsattn.bench.timing import Spread
 from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
 from tsattn.training.folder import write_atomically
 
 Timings = (
-    Sequence[KernelTiming] | Sequence[TrainTiming] | Sequence[Comparison] | Sequence[MemoryUse]
+    Sequence[KernelTiming]
+    | Sequence[TrainTiming]
+    | Sequence[Comparison]
+    | Sequence[MemoryUse]
+    | Sequence[MixtureTiming]
 )
 Cells = list[str]
 _WORDS = {
     "case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who", "batch",
-    "layers", "how",
+    "layers", "how", "part", "precision",
 }  # fmt: skip
 
 
@@ -92,6 +97,8 @@ def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
         return auto.table(compared)
     if used := [t for t in timings if isinstance(t, MemoryUse)]:
         return memory.table(used)
+    if mixed := _mixtures(timings):
+        return mixture_timing.table(mixed)
     timed = [t for t in timings if isinstance(t, KernelTiming | TrainTiming)]
     peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
@@ -145,7 +152,14 @@ def _caption(timings: Timings) -> str:
 
 def _below(timings: Timings) -> list[str]:
     compared = _comparisons(timings)
+    mixed = _mixtures(timings)
+    if mixed:
+        return [mixture_timing.summary(mixed)]
     return [auto.summary(compared)] if compared else []
+
+
+def _mixtures(timings: Timings) -> list[MixtureTiming]:
+    return [timing for timing in timings if isinstance(timing, MixtureTiming)]
 
 
 def _comparisons(timings: Timings) -> list[Comparison]:

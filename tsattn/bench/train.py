@@ -75,6 +75,7 @@ def time_training(
     rounds: int,
     threads: int,
     memory: Callable[[Recipe, str], tuple[float, float] | None],
+    phases: Sequence[str] = PHASES,
 ) -> Iterator[TrainTiming]:
     """Time all contenders of a recipe in turn, each in a process of its own.
 
@@ -84,12 +85,13 @@ def time_training(
         rounds: how often each is timed.
         threads: threads of torch.
         memory: peak and growth in MiB of a contender's training, or None.
+        phases: among `PHASES`.
     """
     work = operations(recipe)
     rates = product_rates(recipe.products)
     needed = {name: memory(recipe, name) for name in names}
     own_peers = [name for name in names if name.rsplit(" ", 1)[0] in peers_of(recipe)]
-    for phase, seconds in _seconds(recipe, names, rounds, threads):
+    for phase, seconds in _seconds(recipe, names, phases, rounds, threads):
         for name, taken in seconds.items():
             peers = [] if name in own_peers else own_peers
             gflops = work[phase] / Spread.of(taken).median
@@ -109,10 +111,10 @@ def time_training(
 
 
 def _seconds(
-    recipe: Recipe, names: Sequence[str], rounds: int, threads: int
+    recipe: Recipe, names: Sequence[str], phases: Sequence[str], rounds: int, threads: int
 ) -> Iterator[tuple[str, dict[str, list[float]]]]:
     with workers(recipe, names, threads) as team:
-        for phase in PHASES:
+        for phase in phases:
             samples = {name: partial(worker.sample, phase) for name, worker in team.items()}
             yield phase, take_turns(samples, rounds)
 

@@ -40,6 +40,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "bench": ("neuralforecast", "transformers"),
     "plots": ("matplotlib", "plotly", "tensorboard"),
+    "polars": ("polars",),
     "triton": ("triton",),
 }
 """The modules that each extra of the package brings."""

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from jsonargparse import ArgumentParser
@@ -13,22 +13,26 @@ from tsattn import __version__
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
-_COMMANDS = (*_TRAINING, "bench", "data", "doctor", "moe", "tune")
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
   tsattn fit       train on a dataset or your own CSV, then score the best checkpoint
   tsattn test      score a checkpoint on every test window
   tsattn validate  score a checkpoint on every validation window
+  tsattn forecast  forecast new data from a checkpoint, in their own units
+  tsattn backtest  forecast the end of known data, window by window, and score that
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
   tsattn bench     kernels | auto | train: speed beside what people use today;
                    run | plan: fill a table of many runs
+  tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
+  tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
 
   tsattn fit --data.dataset own.csv
   tsattn fit --config configs/patchtst/etth1.yaml --model.network.value_activation tanh
+  tsattn forecast --ckpt RUN --data new.csv --out forecast.csv
 
 Add --help to any of them. TSATTN_DEBUG=1 shows where an error came from.
 """
@@ -62,42 +66,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     command, rest = words[0], words[1:]
     if command in _TRAINING:
-        _quieten_libraries()
-        from tsattn.training.command import run
-
-        run(words)
-        return 0
-    if command == "data":
-        return _data(rest)
-    if command == "moe":
-        _quieten_libraries()
-        return _moe(rest)
-    if command == "bench" and rest[:1] in (["run"], ["plan"]):
-        from tsattn.bench.grid.command import grid_command
-
-        return grid_command(rest)
-    if command == "bench":
-        _quieten_libraries()
-        from tsattn.bench.command import bench
-
-        return bench(rest)
-    if command == "tune":
-        _quieten_libraries()
-        from tsattn.tune.command import tune
-
-        return tune(rest)
-    if command == "doctor":
-        from tsattn.cli.doctor import doctor
-
-        parser = ArgumentParser(prog="tsattn doctor", description=doctor.__doc__)
-        parser.add_argument(
-            "--build", action="store_true", help="build the CPU kernels now, even if that failed"
-        )
-        return doctor(build=parser.parse_args(rest).build)
-    near = get_close_matches(command, _COMMANDS, n=1)
+        return _train(words)
+    if command in _COMMANDS:
+        return _COMMANDS[command](rest)
+    near = get_close_matches(command, [*_TRAINING, *_COMMANDS], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     print(f"unknown command {command!r}{hint}\n\n{_USAGE}", file=sys.stderr)
     return 2
+
+
+def _train(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.training.command import run
+
+    run(words)
+    return 0
+
+
+def _bench(words: list[str]) -> int:
+    if words[:1] in (["run"], ["plan"]):
+        from tsattn.bench.grid.command import grid_command
+
+        return grid_command(words)
+    _quieten_libraries()
+    from tsattn.bench.command import bench
+
+    return bench(words)
+
+
+def _tune(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.tune.command import tune
+
+    return tune(words)
+
+
+def _leaderboard(words: list[str]) -> int:
+    if words and not words[0].startswith("-"):  # scores something
+        _quieten_libraries()
+    from tsattn.bench.leaderboard.command import leaderboard
+
+    return leaderboard(words)
+
+
+def _compare(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.bench.compare.command import compare
+
+    return compare(words)
+
+
+def _doctor(words: list[str]) -> int:
+    from tsattn.cli.doctor import doctor
+
+    parser = ArgumentParser(prog="tsattn doctor", description=doctor.__doc__)
+    parser.add_argument(
+        "--build", action="store_true", help="build the CPU kernels now, even if that failed"
+    )
+    return doctor(build=parser.parse_args(words).build)
+
+
+def _forecast(words: list[str]) -> int:
+    from tsattn.cli.forecast import forecast
+
+    return forecast(words)
+
+
+def _backtest(words: list[str]) -> int:
+    from tsattn.cli.forecast import backtest
+
+    return backtest(words)
 
 
 def _data(words: list[str]) -> int:
@@ -124,6 +162,7 @@ def _data(words: list[str]) -> int:
 
 
 def _moe(words: list[str]) -> int:
+    _quieten_libraries()
     from tsattn.cli.moe import report
 
     parser = ArgumentParser(prog="tsattn moe", description="What mixtures of experts did.")
@@ -145,3 +184,17 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+
+
+# each is called with the words after it
+_COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
+    "backtest": _backtest,
+    "bench": _bench,
+    "compare": _compare,
+    "data": _data,
+    "doctor": _doctor,
+    "forecast": _forecast,
+    "leaderboard": _leaderboard,
+    "moe": _moe,
+    "tune": _tune,
+}

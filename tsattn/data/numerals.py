@@ -23,7 +23,7 @@ Example = tuple[int, int, str]  # row, column, cell
 
 
 def channel_values(
-    table: Table, columns: Sequence[int], decimal: str | None
+    table: Table, columns: Sequence[int], decimal: str | None, rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read the channels of a table.
 
@@ -31,9 +31,10 @@ def channel_values(
         table: The file or frame.
         columns: Positions of the channels.
         decimal: Decimal sign, ``.`` or ``,``; None recognises it.
+        rows: The rows that are needed; what the others hold does not matter. None means all.
 
     Returns:
-        float64 rows x channels, all finite, and notes on what was recognised.
+        float64 rows x channels, finite in the rows needed, and notes on what was recognised.
 
     Raises:
         DataError: A cell is no finite number, or the decimal sign cannot be told; with lines,
@@ -41,7 +42,10 @@ def channel_values(
     """
     sign, notes = _decimal_sign(table, columns, decimal)
     values_RC = _read_values(table, columns, sign)
-    bad = np.argwhere(~np.isfinite(values_RC))
+    unusable = ~np.isfinite(values_RC)
+    if rows is not None:
+        unusable &= np.isin(np.arange(table.num_rows), rows)[:, np.newaxis]
+    bad = np.argwhere(unusable)
     if len(bad):
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes

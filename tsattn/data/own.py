@@ -29,6 +29,20 @@ def read_own_frame(frame: pd.DataFrame, reading: Reading) -> Panel:
     Raises:
         DataError: The frame cannot be used; with rows, columns and what to do.
     """
+    table = frame_table(frame)
+    digest = hashlib.sha256("\n".join(table.columns).encode())
+    digest.update(pd.util.hash_pandas_object(table.frame, index=False).to_numpy().tobytes())
+    return read_own_table(
+        table, reading, name="frame", path=Path("<frame>"), sha256=digest.hexdigest()
+    )
+
+
+def frame_table(frame: pd.DataFrame) -> Table:
+    """Take a data frame for a table, an index of timestamps for its first column.
+
+    Raises:
+        DataError: Several header rows, a name that comes twice, or no rows.
+    """
     if isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
         frame = frame.rename_axis(str(frame.index.name or "date")).reset_index()
     if isinstance(frame.columns, pd.MultiIndex):
@@ -41,12 +55,7 @@ def read_own_frame(frame: pd.DataFrame, reading: Reading) -> Panel:
     for column in cells.columns:
         if isinstance(cells[column].dtype, pd.PeriodDtype):
             cells[column] = cells[column].dt.start_time
-    table = Table("the frame", names, cells, np.arange(len(cells)), unit="row")
-    digest = hashlib.sha256("\n".join(names).encode())
-    digest.update(pd.util.hash_pandas_object(cells, index=False).to_numpy().tobytes())
-    return read_own_table(
-        table, reading, name="frame", path=Path("<frame>"), sha256=digest.hexdigest()
-    )
+    return Table("the frame", names, cells, np.arange(len(cells)), unit="row")
 
 
 def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha256: str) -> Panel:
@@ -99,7 +108,7 @@ def _read_wide(table: Table, reading: Reading, name: str) -> Read:
             f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only "
             "counts the rows"
         )
-    times, notes = _times(table, time, reading, None)
+    times, notes = column_times(table, time, reading, None)
     step = regular_step(table, times, np.arange(len(times)), "")
     values_RC, value_notes = channel_values(table, columns, reading.decimal)
     channels = tuple(table.columns[column] for column in columns)
@@ -128,7 +137,7 @@ def _read_long(table: Table, reading: Reading, name: str) -> Read:
         raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
     codes, names = pd.factorize(identities)
     groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    times, notes = _times(table, time, reading, groups)
+    times, notes = column_times(table, time, reading, groups)
     step = common_step(table, times, groups, [str(one) for one in names])
     values_R1, value_notes = channel_values(table, [target], reading.decimal)
     series = tuple(
@@ -204,9 +213,20 @@ def _holds_time(table: Table, column: int) -> bool:
     return looks_like_time(table.text(column, _SAMPLE), digits_count=known)
 
 
-def _times(
+def column_times(
     table: Table, column: int, reading: Reading, groups: Sequence[np.ndarray] | None
 ) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
+    """Return the timestamps of a column, and notes on what was recognised.
+
+    Args:
+        table: Header and cells.
+        column: Position of the time column.
+        reading: What the user has said about the dates.
+        groups: Rows of every series, where several share the column.
+
+    Raises:
+        DataError: A cell is no timestamp, or the order of day and month cannot be told.
+    """
     label = f"{table.label}, column {table.columns[column]!r}"
     text = table.text(column)
     parsed = parse_times(text, day_first=reading.day_first, label=label, groups=groups)

@@ -55,10 +55,12 @@ def recomputed(
         link: carries its gradients to an earlier branch.
         more: tokens [B, ...] of earlier branches, for which it returns no gradient.
     """
-    return Made(*_apply(run, len(parameters), x_BLD, link, *parameters, *more))
+    from tsattn.nn.uncompiled import apply_branch  # imports the compiler, which few need
+
+    return Made(*apply_branch(run, len(parameters), x_BLD, link, *parameters, *more))
 
 
-class _Recomputed(torch.autograd.Function):
+class Recomputed(torch.autograd.Function):
     """A branch, slice by slice."""
 
     @staticmethod
@@ -66,6 +68,7 @@ class _Recomputed(torch.autograd.Function):
         ctx: Any, run: Callable[..., Made], num_parameters: int, x: Tensor, link: Tensor | None,
         *others: Tensor,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Run the branch on one slice after the other."""
         ctx.run, ctx.num_parameters = run, num_parameters
         ctx.surroundings = surroundings = _Surroundings(x)
         ctx.slices = _slices(x)
@@ -85,6 +88,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Run it again, and differentiate."""
         x, link, *others = cast(list[Any], ctx.saved_tensors)
         parameters, more = others[: ctx.num_parameters], others[ctx.num_parameters :]
         found: list[Tensor | None] = [None] * (2 + len(parameters))
@@ -99,10 +103,6 @@ class _Recomputed(torch.autograd.Function):
                     join = _placed if index < 2 else _summed
                     found[index] = join(found[index], part, rows, len(x))
         return None, None, *found, *(None for _ in more)
-
-
-_Apply = Callable[..., tuple[Tensor, Tensor | None]]
-_apply = cast(_Apply, torch.compiler.disable(_Recomputed.apply))  # it must see both passes as one
 
 
 class _Surroundings:

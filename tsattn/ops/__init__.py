@@ -3,10 +3,13 @@
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention, self_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
+from tsattn.ops.experts import expert_feedforward
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
 from tsattn.ops.linear import linear
+from tsattn.ops.low_rank import low_rank_logits
 from tsattn.ops.norm import add_dropout_batch_norm, add_dropout_layer_norm
+from tsattn.ops.routing import count_slots, largest, softmax_rows, sort_slots
 
 __all__ = [
     "VALUE_ACTIVATIONS",
@@ -17,9 +20,15 @@ __all__ = [
     "add_dropout_batch_norm",
     "add_dropout_layer_norm",
     "availability",
+    "count_slots",
     "dropout",
+    "expert_feedforward",
     "feedforward",
     "gelu_dropout",
+    "largest",
     "linear",
+    "low_rank_logits",
     "self_attention",
+    "softmax_rows",
+    "sort_slots",
 ]

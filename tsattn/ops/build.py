@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tsattn.errors import KernelBuildError
+from tsattn.ops.compiling import constant_when_compiled
 
 _ROOT = Path(__file__).parent
 _SOURCES = (
@@ -36,15 +37,20 @@ _SOURCES = (
     "attention/fused_cpu_backward.cpp",
     "dropout/dropout_bindings.cpp",
     "dropout/dropout_cpu.cpp",
+    "experts/experts_cpu.cpp",
+    "experts/narrow_experts_cpu.cpp",
+    "experts/experts_bindings.cpp",
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
     "linear/column_sums.cpp",
     "linear/linear_cpu.cpp",
     "linear/narrow.cpp",
+    "low_rank/low_rank_cpu.cpp",
     "norm/batch_norm_cpu.cpp",
     "norm/batch_norm_bindings.cpp",
     "norm/layer_norm_cpu.cpp",
     "norm/layer_norm_bindings.cpp",
+    "routing/routing_cpu.cpp",
 )
 _CFLAGS = ("-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-w")
 _ISA = {
@@ -110,7 +116,7 @@ def ensure() -> None:
         ) from error
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def is_ready() -> bool:
     """Load the kernels, building them at most once per machine; False where that is impossible.
 

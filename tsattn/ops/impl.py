@@ -9,6 +9,7 @@ import torch
 
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import build
+from tsattn.ops.compiling import constant_when_compiled
 
 _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -73,7 +74,7 @@ def triton_is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
-@torch.compiler.assume_constant_result  # pyright: ignore[reportUnknownMemberType]
+@constant_when_compiled
 def triton_refusal() -> str | None:
     """Say why Triton kernels cannot run on this machine; ``None`` where they can."""
     if find_spec("triton") is None:

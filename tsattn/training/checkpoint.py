@@ -6,15 +6,14 @@ from the fixed table `tsattn.models.NETWORKS`; import paths in a file are never 
 nothing pickled is ever executed.
 """
 
-import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
 
 from tsattn.errors import CheckpointError
 from tsattn.models import NETWORKS, ForecastNetwork
@@ -25,6 +24,7 @@ FORMAT = 1
 
 _DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
 _PLAIN = (str, int, float, bool, type(None))
+_LARGEST = 10**7  # of any size in a record
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
 
 
@@ -88,6 +88,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            _require_intact(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way
         raise CheckpointError(
@@ -122,13 +123,49 @@ def load_network(path: str | Path, network: ForecastNetwork | None = None) -> Fo
         CheckpointError: the checkpoint cannot be read, cannot be built from its record, or holds
             another network than the one given.
     """
+    return load_trained(path, network)[0]
+
+
+def load_trained(
+    path: str | Path, network: ForecastNetwork | None = None
+) -> tuple[ForecastNetwork, dict[str, Any]]:
+    """Return what `load_network` does, and the checkpoint's record of network, data and training.
+
+    Raises:
+        CheckpointError: as `load_network`.
+    """
     content = read_checkpoint(path)
     if network is None:
+        _require_weights_to_fit(content, Path(path))
         network = build_network(content[RECORD]["network"])
     else:
         require_same_network(content, network, Path(path))
     _load(network, content, Path(path))
-    return network.eval()
+    return network.eval(), content[RECORD]
+
+
+def _require_weights_to_fit(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a record whose network is larger than its weights, before memory is taken for it."""
+    description, stored = content[RECORD]["network"], weights_of(content)
+    try:
+        for name, value in _flat(description["arguments"]).items():
+            most = len(stored) if name.endswith("layers") else _LARGEST
+            if isinstance(value, int) and abs(value) > most:
+                raise ValueError(f"{name} {value} is more than the weights allow")
+        with torch.device("meta"):
+            sketch = build_network(description)
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: its network cannot be built: {error}") from error
+    needed = {name: value.shape for name, value in sketch.state_dict().items()}
+    found = {name: getattr(value, "shape", None) for name, value in stored.items()}
+    differing = sorted(n for n in needed.keys() | found.keys() if needed.get(n) != found.get(n))
+    if differing:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the network its record describes: "
+            f"{', '.join(differing[:5])} differ; take another checkpoint"
+        )
 
 
 def load_weights(network: ForecastNetwork, path: str | Path | None) -> dict[str, Any]:
@@ -239,45 +276,13 @@ def require_same_run(
         )
 
 
-class SafeCheckpointIO(CheckpointIO):
-    """Writes a checkpoint beside its final name and moves it there once it is whole.
-
-    A full disk or a kill while writing leaves the previous checkpoint as it was.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Write, flush to the disk, rename."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except (OSError, RuntimeError) as error:
-            unfinished.unlink(missing_ok=True)
-            kept = "the previous one is kept" if path.exists() else "there was none before"
-            raise CheckpointError(
-                f"could not save {path}: {error}; {kept}. Free some space and resume with "
-                "--ckpt_path last"
-            ) from error
-
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Any | None = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Read onto the CPU; pickled code is refused whatever ``weights_only`` says."""
-        return read_checkpoint(path)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint if it is there."""
-        Path(path).unlink(missing_ok=True)
+def _require_intact(path: Path) -> None:
+    """Compare every part of the file with its checksum, which torch does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _reason(error: Exception) -> str:

@@ -27,7 +27,6 @@ from tsattn.training.callbacks import (
     checkpoint_callbacks,
 )
 from tsattn.training.checkpoint import (
-    SafeCheckpointIO,
     load_weights,
     read_checkpoint,
     require_same_network,
@@ -42,6 +41,7 @@ from tsattn.training.recipes import made_from, recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.routing import RoutingOfTest
 from tsattn.training.routing_epochs import RoutingOfEpochs
+from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.task import ForecastTask
 from tsattn.training.upcycling import upcycle_checkpoint
 

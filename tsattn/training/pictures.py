@@ -42,7 +42,7 @@ def draw_forecast(
         scaler.to_original(part, series)[0].numpy()
         for part in (batch.past_BTC, batch.future_BHC, forecast_HC.unsqueeze(0))
     )
-    times = _times(data, window)
+    times = window_times(data, window)
     shown = list(range(data.channels))[-PANELS:]
     tail = min(data.context, 2 * data.horizon)
     for axis, channel in zip(axes, shown, strict=False):
@@ -84,7 +84,8 @@ def draw_schedule(
     figure.savefig(path, dpi=130)
 
 
-def _times(data: ForecastData, window: int) -> pd.DatetimeIndex:
+def window_times(data: ForecastData, window: int) -> pd.DatetimeIndex:
+    """Return the times of a test window, context and horizon."""
     panel, windows = data.prepared.panel, data.prepared.test
     series = int(windows.series_W[window])
     start = int(windows.starts_W[window]) - sum(panel.lengths[:series])

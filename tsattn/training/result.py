@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import tsattn
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
 from tsattn.metrics import WindowErrors
@@ -216,7 +215,7 @@ def _number(value: float) -> float | None:
 @cache
 def commit() -> str | None:
     """Return the commit of the checkout that this package runs from, if it runs from one."""
-    root = Path(tsattn.__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

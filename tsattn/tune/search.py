@@ -139,7 +139,7 @@ class Search:
         stop = True
         with contextlib.suppress(UpdateFinishedTrialError):  # given up by another command
             mine.trial.report(event.loss, event.epoch)
-            stop = mine.trial.should_prune()
+            stop = bool(mine.trial.should_prune())
         self.engine.answer(event.number, stop=stop)
 
     def _end(self, event: Ended) -> None:

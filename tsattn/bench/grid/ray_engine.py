@@ -58,10 +58,9 @@ class RayTasks:
                 f"no node of the Ray cluster has {threads} CPUs and {gpus:g} GPUs for a cell; "
                 "give fewer --threads or --gpus"
             )
-        options = {"num_cpus": threads, "num_gpus": gpus}
-        self.task: Any = ray.remote(_cell_task).options(
-            **options, max_retries=LIVES - 1, max_calls=1
-        )
+        # one call a process: its memory goes back, and its output belongs to one cell
+        options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": LIVES - 1, "max_calls": 1}
+        self.task: Any = ray.remote(**options)(_cell_task)
         self.running: dict[Any, Cell] = {}
 
     def run(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tsattn import ops
 from tsattn.nn.moe.experts import Experts
 from tsattn.tensors import Chosen, ChosenOutputs, ExpertCounts, FlatTokens, Weights
 
@@ -132,17 +133,12 @@ def spread(experts_NK: Chosen, weights_NK: Weights, num_experts: int) -> Tensor:
 
 def count(experts_NK: Chosen, num_experts: int) -> ExpertCounts:
     """Return how many slots each expert has."""
-    if not torch.compiler.is_compiling():
-        return torch.bincount(experts_NK.flatten(), minlength=num_experts)
-    everyone = torch.arange(num_experts, device=experts_NK.device)
-    return (experts_NK.flatten()[:, None] == everyone).sum(dim=0)
+    return ops.count_slots(experts_NK, num_experts)
 
 
 def sort_slots(experts_NK: Chosen, num_experts: int) -> Slots:
     """Sort the slots by expert; those of one expert keep the order of their tokens."""
-    flat = experts_NK.flatten()
-    small = flat.to(torch.uint8) if num_experts <= 256 else flat  # much faster to sort
-    return Slots(small.argsort(stable=True), count(experts_NK, num_experts))
+    return Slots(*ops.sort_slots(experts_NK, num_experts))
 
 
 def _pieces_of(experts: Experts, experts_NK: Tensor) -> tuple[Slots, list[Tensor]]:
@@ -153,6 +149,9 @@ def _pieces_of(experts: Experts, experts_NK: Tensor) -> tuple[Slots, list[Tensor
 
 
 def _loop(experts: Experts, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+    if experts.is_one_operation(x_ND, weights_NK):
+        slots = sort_slots(experts_NK, experts.num_experts)
+        return experts.in_one_operation(x_ND, weights_NK, *slots)
     slots, tokens = _pieces_of(experts, experts_NK)
     pieces: tuple[Tensor, ...] = _Gather.apply(x_ND, tokens)
     outputs = experts.in_pieces(pieces)

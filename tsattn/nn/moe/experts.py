@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.nn.dropout import Dropout
-from tsattn.ops import ValueActivation, feedforward
+from tsattn.nn.moe.grouped import grouped_linear, membership, obstacle_to_groups
+from tsattn.ops import ValueActivation, build, expert_feedforward, feedforward
 from tsattn.ops.activations import activate, as_function
+from tsattn.ops.experts.api import obstacle
 from tsattn.tensors import FlatTokens, Logits
 
 ExpertsFactory = Callable[[int, int], nn.Module]
@@ -64,6 +66,23 @@ class Experts(nn.Module):
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
         return f"{type(self).__name__} have no products to group"
+
+    def in_one_operation(
+        self, x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the chosen experts; only where `is_one_operation`.
+
+        Args:
+            x_ND: tokens.
+            weights_NK: of the chosen experts.
+            order_S: slot ``n K + k`` at each place of the slots sorted by expert.
+            counts_E: slots of each expert.
+        """
+        raise NotImplementedError
+
+    def is_one_operation(self, x_ND: Tensor, weights_NK: Tensor) -> bool:
+        """Whether a compiled kernel takes these tokens to their experts and back."""
+        return False
 
     def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
         """Return ``sum_e weights[n, e] expert_e(x[n])``, every expert computed for every token."""
@@ -168,11 +187,8 @@ class FeedForwardExperts(Experts):
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
         # taken apart once: the gradients are then put together once, not once an expert
-        stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
-        parts, p = (
-            zip(pieces, *(stack.unbind(0) for stack in stacks), strict=True),
-            self.dropout.rate,
-        )
+        p = self.dropout.rate
+        parts = zip(pieces, *(stack.unbind(0) for stack in self._stacks), strict=True)
         return [self._one(x, w1, b1, w2, b2, p=p) if len(x) else x for x, w1, b1, w2, b2 in parts]
 
     def _one(
@@ -183,9 +199,30 @@ class FeedForwardExperts(Experts):
         hidden = activate(self.activation, F.linear(x, w1, b1))
         return F.linear(self.dropout(hidden) if p else hidden, w2, b2)
 
+    def in_one_operation(
+        self, x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of the chosen experts."""
+        assert isinstance(self.activation, str)
+        slots, rate = (order_S, counts_E), self.dropout.rate
+        return expert_feedforward(
+            x_ND, weights_NK, *slots, self._stacks, activation=self.activation, p=rate, impl="cpu"
+        )
+
+    def is_one_operation(self, x_ND: Tensor, weights_NK: Tensor) -> bool:
+        """Whether a compiled kernel takes these tokens to their experts and back."""
+        if not isinstance(self.activation, str) or not build.is_ready():
+            return False
+        return not obstacle(x_ND, weights_NK, self._stacks)
+
+    @property
+    def _stacks(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        expand, contract = self.expand_weight, self.contract_weight
+        return expand, self.expand_bias, contract, self.contract_bias
+
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by grouped products."""
-        membership_SE = _membership(ends_E, len(x_SD))
+        membership_SE = membership(ends_E, len(x_SD))
         hidden = grouped_linear(x_SD, self.expand_weight, self.expand_bias, ends_E, membership_SE)
         return grouped_linear(
             self.hidden(hidden), self.contract_weight, self.contract_bias, ends_E, membership_SE
@@ -193,7 +230,7 @@ class FeedForwardExperts(Experts):
 
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
-        return _groupable(x, self.d_model, self.d_ff)
+        return obstacle_to_groups(x, self.d_model, self.d_ff)
 
     def extra_repr(self) -> str:
         """Name the sizes."""
@@ -227,11 +264,11 @@ class LinearExperts(Experts):
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by a grouped product."""
-        return grouped_linear(x_SD, self.weight, self.bias, ends_E, _membership(ends_E, len(x_SD)))
+        return grouped_linear(x_SD, self.weight, self.bias, ends_E, membership(ends_E, len(x_SD)))
 
     def groupable(self, x: Tensor) -> str:
         """Say why grouped products cannot take these tokens, or nothing."""
-        return _groupable(x, self.d_model)
+        return obstacle_to_groups(x, self.d_model)
 
 
 def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
@@ -239,43 +276,6 @@ def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return (x_ND,)
     return torch.split(x_ND, max(1, _CHUNK_NUMBERS // (copies * max(1, x_ND.shape[1]))))
-
-
-def grouped_linear(
-    x_SD: Tensor, weight_EFD: Tensor, bias_EF: Tensor, ends_E: Tensor, membership_SE: Tensor
-) -> Tensor:
-    """Return ``W_e x + b_e`` for rows sorted by expert, as one grouped product.
-
-    The biases are spread by a product with the membership, whose backward pass adds in a fixed
-    order.
-    """
-    dtype = _product_dtype(x_SD)
-    product = F.grouped_mm(x_SD.to(dtype), weight_EFD.to(dtype).mT, offs=ends_E.to(torch.int32))
-    return product + membership_SE.to(product.dtype) @ bias_EF.to(product.dtype)
-
-
-def _membership(ends_E: Tensor, rows: int) -> Tensor:
-    """Say which row belongs to which expert, [S, E]."""
-    row_S1 = torch.arange(rows, device=ends_E.device)[:, None]
-    starts_E = torch.cat([ends_E.new_zeros(1), ends_E[:-1]])
-    return (row_S1 >= starts_E) & (row_S1 < ends_E)
-
-
-def _groupable(x: Tensor, *widths: int) -> str:
-    dtype = _product_dtype(x)
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"grouped products take float32 and bfloat16, not {dtype}"
-    if any(width * dtype.itemsize % 16 for width in widths):
-        return f"grouped products need rows of a multiple of 16 bytes, got widths {list(widths)}"
-    return ""
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that products of ``x`` are computed in: that of autocast where it is on."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return x.dtype
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

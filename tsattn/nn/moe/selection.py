@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tsattn.ops import largest, softmax_rows
 from tsattn.tensors import Chosen, ExpertBias, Logits, Weights
 
 Normalisation = Literal["dense", "topk_softmax", "softmax_topk", "sigmoid", "normalised_sigmoid"]
@@ -88,7 +89,7 @@ def select(
     if not torch.compiler.is_compiling():
         _require_numbers(logits_NE)
     sigmoid = normalisation in ("sigmoid", "normalised_sigmoid")
-    scores = logits_NE.sigmoid() if sigmoid else logits_NE.softmax(dim=-1)
+    scores = logits_NE.sigmoid() if sigmoid else softmax_rows(logits_NE)
     probabilities = scores / scores.sum(-1, keepdim=True) if sigmoid else scores
     if normalisation == "dense" or top_k == logits_NE.shape[-1]:
         chosen = _everyone(logits_NE)
@@ -97,7 +98,7 @@ def select(
         ranked = logits_NE if bias_E is None else scores + bias_E
         chosen = best(ranked.detach(), top_k)
     if normalisation == "topk_softmax":
-        weights = logits_NE.gather(1, chosen).softmax(dim=-1)
+        weights = softmax_rows(logits_NE.gather(1, chosen))
     else:
         weights = scores.gather(1, chosen)
         if normalisation == "normalised_sigmoid":
@@ -110,17 +111,7 @@ def best(scores_NE: Tensor, top_k: int) -> Tensor:
 
     Of equal scores the lower index comes first. A NaN counts as the lowest score of all.
     """
-    lowest = torch.finfo(scores_NE.dtype).min  # above what marks a score that is taken
-    scores = scores_NE.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest)
-    if top_k > 4:
-        return scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
-    taken: list[Tensor] = []
-    # `topk` leaves open which of equal scores it takes, a maximum is the first one
-    for _ in range(top_k):
-        winner = scores.argmax(dim=-1, keepdim=True)
-        taken.append(winner)
-        scores = scores.scatter(1, winner, -torch.inf)
-    return torch.cat(taken, dim=1)
+    return largest(scores_NE, top_k)
 
 
 def check_top_k(top_k: int, num_experts: int) -> None:

@@ -9,6 +9,7 @@ namespace tsattn {
 struct FeedForward {
   int64_t rows = 0, width = 0, hidden = 0; // width: a multiple of 16
   const float *x = nullptr, *w1 = nullptr, *b1 = nullptr, *w2 = nullptr;
+  int64_t part = 0; // which `rows` of a larger problem these are; they have decisions of their own
   Dropout dropout;
 };
 

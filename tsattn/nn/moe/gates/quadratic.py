@@ -1,16 +1,11 @@
 """Gates that are quadratic in the token."""
 
-# The context of an autograd function carries no types.
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownVariableType=false
-
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsattn.nn.moe.gates.base import Gate, check_rank
+from tsattn.ops import low_rank_logits
 
 
 class _QuadraticGate(Gate):
@@ -40,7 +35,7 @@ class _QuadraticGate(Gate):
     def attend(self, x_ND: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return query times key of every expert, [N, E]; bias [R + E R] of the projections."""
         maps = torch.cat([self.query, self.key.flatten(0, 1)])
-        return _LowRank.apply(x_ND, maps, bias, len(self.query))
+        return low_rank_logits(x_ND, maps, bias, len(self.query))
 
     @property
     def free_parameters(self) -> int:
@@ -120,36 +115,7 @@ class QuadraticMonomialGate(_QuadraticGate):
         return self.attend(x_ND)  # eq. 9
 
 
-class _LowRank(torch.autograd.Function):
-    """Query and keys from one product, and their dot products.
-
-    Torch's own derivative would make two products of each one here, the narrow ones of which cost
-    nearly as much as the wide ones.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_ND: Tensor, maps_MD: Tensor, bias_M: Tensor | None, rank: int
-    ) -> Tensor:
-        projected = F.linear(x_ND, maps_MD, bias_M)
-        ctx.save_for_backward(x_ND, maps_MD, projected)
-        ctx.rank = rank
-        query, keys = projected[:, :rank], projected[:, rank:]
-        return _dot(query, keys, keys.shape[1] // rank)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
-        (grad_NE,) = grads
-        x, maps, projected = ctx.saved_tensors
-        rank, experts = ctx.rank, grad_NE.shape[1]
-        query, keys = projected[:, :rank], projected[:, rank:].unflatten(1, (experts, rank))
-        grad = torch.empty_like(projected)
-        grad[:, :rank] = (grad_NE[:, None, :] @ keys).squeeze(1)
-        grad[:, rank:].unflatten(1, (experts, rank)).copy_(grad_NE[:, :, None] * query[:, None, :])
-        to_x = grad @ maps if ctx.needs_input_grad[0] else None
-        return to_x, grad.T @ x, grad.sum(dim=0) if ctx.needs_input_grad[2] else None, None
-
-
 def _dot(x_NR: Tensor, y_NM: Tensor, num_experts: int) -> Tensor:
     """Return the dot products [N, E] of each x with the E parts of y."""
-    return (y_NM.unflatten(1, (num_experts, -1)) @ x_NR[:, :, None]).squeeze(2)
+    y_NER = y_NM.view(len(y_NM), num_experts, x_NR.shape[1])
+    return torch.bmm(y_NER, x_NR[:, :, None]).squeeze(2)

@@ -1,0 +1,109 @@
+"""Which rows make a cell, and which cells are best."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.bench.leaderboard.made import ILLNESS, failed, illness, row, write
+from tsattn.bench.leaderboard.cells import Board, Cell, rank, read_board
+from tsattn.errors import DataError
+
+
+def cells(scores: dict[str, dict[int, float]]) -> dict[str, Cell]:
+    rows = [
+        row(value_activation=name, seed=seed, test_mse=mse)
+        for name, seeds in scores.items()
+        for seed, mse in seeds.items()
+    ]
+    return Board(rows).row_of_cells("table2", "patchtst", "illness")
+
+
+def test_cell_has_mean_and_deviation_of_its_seeds() -> None:
+    found = Board(illness()).cell("table2", "patchtst", "illness", "tanh")
+    values = list(ILLNESS["tanh"].values())
+    assert found.seeds == (2021, 2022, 2023)
+    assert found.mean() == pytest.approx(np.mean(values))
+    assert found.deviation() == pytest.approx(np.std(values, ddof=1))
+    assert found.mean("test_mse_as_published") == pytest.approx(0.8 * np.mean(values))
+
+
+def test_one_seed_has_no_deviation_and_an_empty_cell_no_mean() -> None:
+    board = Board([row()])
+    assert board.cell("table2", "patchtst", "illness", "tanh").deviation() is None
+    assert board.cell("table2", "patchtst", "illness", "relu").mean() is None
+
+
+def test_order_of_the_rows_does_not_matter() -> None:
+    forwards, backwards = Board(illness()), Board(illness()[::-1])
+    assert forwards.rows == backwards.rows
+    assert forwards.cells == backwards.cells
+
+
+def test_failed_run_is_beside_the_finished_ones_and_is_no_score() -> None:
+    board = Board([row(), failed(seed=2022)])
+    cell = board.cell("table2", "patchtst", "illness", "tanh")
+    assert [r.seed for r in cell.rows] == [2021]
+    assert [r.seed for r in board.failed] == [2022]
+
+
+def test_configurations_are_never_mixed() -> None:
+    other = [row(seed=seed, config_hash="b" * 12, test_mse=9.0) for seed in (2021, 2022)]
+    board = Board([*illness(), *other])
+    assert board.cell("table2", "patchtst", "illness", "tanh").mean() == pytest.approx(3.91 / 3)
+    assert board.left_out == other
+    newer = [row(config_hash="b" * 12, test_mse=9.0, finished="2027-01-01T00:00:00Z")]
+    assert Board([row(), *newer]).rows == newer
+
+
+def test_other_protocols_fill_no_cell_of_table_2() -> None:
+    board = Board([row(protocol="table2_b")])
+    assert not board.cell("table2", "patchtst", "illness", "tanh").rows
+    assert board.cell("table2_b", "patchtst", "illness", "tanh").rows
+    assert board.networks("illness") == [
+        ("table2", "patchtst"), ("table2", "transformer"), ("table2_b", "patchtst"),
+    ]  # fmt: skip
+
+
+def test_best_and_second_best_are_found_over_common_seeds() -> None:
+    found = rank(cells({"identity": {1: 1.0, 2: 9.0}, "tanh": {1: 2.0}, "relu": {1: 3.0, 2: 0.0}}))
+    assert found.seeds == (1,)
+    assert found.order == ("identity", "tanh", "relu")
+    marks = {name: found.mark(name) for name in ("identity", "tanh", "relu", "gelu")}
+    assert marks == {"identity": "best", "tanh": "second", "relu": "", "gelu": ""}
+
+
+def test_lucky_single_seed_does_not_win() -> None:
+    """Seed 1 is easy for everybody; who has it alone must not beat means over harder seeds."""
+    found = rank(cells({"identity": {1: 1.0, 2: 3.0, 3: 3.0}, "tanh": {1: 1.5}}))
+    assert found.order == ("identity", "tanh")
+
+
+def test_nothing_is_best_alone_or_without_a_common_seed() -> None:
+    assert rank(cells({"tanh": {1: 1.0}})).order == ()
+    assert rank(cells({"tanh": {1: 1.0}, "relu": {2: 2.0}})).order == ()
+    of_two = rank(cells({"tanh": {1: 1.0}, "relu": {1: 2.0}}))
+    assert (of_two.mark("tanh"), of_two.mark("relu")) == ("best", "")
+
+
+def test_floors_come_first_beside_the_networks() -> None:
+    more = {"value_activation": "", "seed": 0}
+    models = ["something", "dlinear", "window_mean", "last_value", "huggingface_patchtst"]
+    board = Board([row(model=model, **more) for model in models])
+    assert [cell.model for cell in board.others("illness")] == [
+        "last_value", "window_mean", "dlinear", "huggingface_patchtst", "something",
+    ]  # fmt: skip
+
+
+def test_corrupted_row_is_named_by_file_and_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "results", illness()) / "patchtst.csv"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[3] = lines[3].replace("1.3", "abc", 1)
+    file.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"patchtst\.csv, line 4: .*abc"):
+        read_board(tmp_path / "results")
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*nowhere; .*--results"):
+        read_board(tmp_path / "nowhere")

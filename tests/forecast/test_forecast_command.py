@@ -1,0 +1,151 @@
+"""``tsattn forecast`` and ``tsattn backtest`` as a person types them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.forecast.made import wide_frame
+from tests.training.tiny import HORIZON, Finished
+from tsattn.cli import main
+from tsattn.forecast import Forecaster
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def new(tmp_path: Path, illness_frame: pd.DataFrame) -> Path:
+    """The end of Illness as somebody's new file, its channels in another order."""
+    frame = illness_frame.iloc[-60:]
+    frame[["date", "OT", *frame.columns[1:-1]]].to_csv(tmp_path / "new.csv", index=False)
+    return tmp_path / "new.csv"
+
+
+def words(command: str, illness: Finished, new: Path, *more: object) -> list[str]:
+    return [command, "--ckpt", str(illness.folder.path), "--data", str(new), *map(str, more)]
+
+
+def test_forecast_is_written_with_its_picture(
+    illness: Finished, new: Path, forecaster: Forecaster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plot = new.parent / "deep" / "forecast.csv", new.parent / "forecast.png"
+    assert main(words("forecast", illness, new, "--out", out, "--plot", plot)) == 0
+    made = pd.read_csv(out, parse_dates=["date"])
+    expected = forecaster.predict(new)
+    assert made.columns.tolist() == pd.read_csv(new).columns.tolist()
+    assert made["date"].tolist() == expected["date"].tolist()
+    np.testing.assert_allclose(made.iloc[:, 1:], expected.iloc[:, 1:], rtol=1e-12)
+    assert plot.read_bytes().startswith(PNG)
+    assert f"{HORIZON} rows ahead of 7 channel(s), 2020-07-07" in capsys.readouterr().out
+    left = sorted(path.name for path in new.parent.iterdir())
+    assert left == ["deep", "forecast.png", "new.csv"]
+
+
+def test_backtest_writes_tidy_scores_and_a_picture(
+    illness: Finished, new: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plot = new.parent / "scores.csv", new.parent / "error.png"
+    typed = words(
+        "backtest", illness, new, "--windows", 3, "--step", 2, "--out", out, "--plot", plot
+    )
+    assert main(typed) == 0
+    scores = pd.read_csv(out)
+    assert len(scores) == 2 * 3 * 7 * HORIZON
+    assert scores.columns.tolist()[:5] == ["unit", "window", "cutoff", "channel", "step"]
+    assert plot.read_bytes().startswith(PNG)
+    printed = capsys.readouterr().out
+    assert "MASE" in printed
+    assert "all" in printed
+
+
+def test_backtest_may_only_print(
+    illness: Finished, new: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words("backtest", illness, new)) == 0
+    assert "SMAPE" in capsys.readouterr().out
+    assert [path.name for path in new.parent.iterdir()] == ["new.csv"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+def test_existing_file_is_replaced_only_when_asked(
+    illness: Finished, new: Path, command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"--out": new.parent / "out.csv", "--plot": new.parent / "plot.png"}
+    files[option].write_text("precious")
+    typed = words(command, illness, new, *(word for pair in files.items() for word in pair))
+    assert main(typed) == 1
+    assert "exists; choose another name, or replace it with --overwrite" in capsys.readouterr().err
+    assert files[option].read_text() == "precious"
+    assert sum(path.exists() for path in files.values()) == 1
+    assert main([*typed, "--overwrite"]) == 0
+    assert files[option].read_bytes() != b"precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "{new}", "--overwrite"], "is the data"),
+        (["--out", "{folder}"], "is a folder; name a file"),
+        (["--out", "{folder}/x", "--plot", "{folder}/x"], "give two names"),
+        (["--out", "{folder}/x", "--levels", "80", "95"], "levels [80.0, 95.0]"),
+        (["--out", "{folder}/x", "--layout", "tall"], "expected wide or long"),
+        (["--out", "{folder}/x", "--data", "{folder}/none.csv"], "none.csv does not exist"),
+        (["--out", "{folder}/x", "--time_column", "when"], "no time column 'when'"),
+        (["--out", "{folder}/x", "--ckpt", "{folder}"], "folder without checkpoints/best.ckpt"),
+    ],
+)
+def test_misuse_is_answered_and_writes_nothing(
+    illness: Finished,
+    new: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = new.read_bytes()
+    filled = [word.format(new=new, folder=new.parent) for word in options]
+    assert main(words("forecast", illness, new, *filled)) == 1
+    assert message in capsys.readouterr().err
+    assert new.read_bytes() == before
+    assert [path.name for path in new.parent.iterdir()] == ["new.csv"]
+
+
+def test_unknown_option_is_a_misuse(illness: Finished, new: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words("forecast", illness, new, "--out", new.parent / "x", "--wings", 3))
+    assert caught.value.code == 2
+
+
+def test_messages_name_the_options_of_the_command(
+    illness: Finished, new: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.read_csv(new)
+    days = pd.date_range("2021-01-01", periods=60).strftime("%d/%m/%y")
+    frame.assign(date=[day.replace("21", "05") for day in days]).to_csv(new, index=False)
+    assert main(words("forecast", illness, new, "--out", new.parent / "x")) == 1
+    error = capsys.readouterr().err
+    assert "--data." not in error
+
+
+def test_new_series_and_sorting_are_asked_for(illness: Finished, tmp_path: Path) -> None:
+    file, out = tmp_path / "walk.csv", tmp_path / "out.csv"
+    wide_frame(60, names="x", freq="7D").iloc[::-1].to_csv(file, index=False)
+    typed = words("forecast", illness, file, "--out", out)
+    assert main(typed) == 1
+    assert main([*typed, "--new-series"]) == 1
+    assert main([*typed, "--new-series", "--sort"]) == 0
+    assert pd.read_csv(out).columns.tolist() == ["date", "x"]
+
+
+def test_missing_matplotlib_is_said_before_anything_is_written(
+    illness: Finished,
+    new: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    out = new.parent / "out.csv"
+    assert main(words("forecast", illness, new, "--out", out, "--plot", out.with_name("p"))) == 1
+    assert "tsattn[plots]" in capsys.readouterr().err
+    assert not out.exists()

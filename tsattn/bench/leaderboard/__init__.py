@@ -1,0 +1,1 @@
+"""Table 2 with our own figures, rendered from `results/` alone: `tsattn leaderboard`."""

@@ -1,0 +1,190 @@
+"""``tsattn forecast | backtest``: new data in, a CSV file and a picture out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from tsattn.data.reading import Reading
+from tsattn.errors import ConfigError, DataError, ExistsError
+from tsattn.forecast import Forecaster
+from tsattn.training.folder import write_atomically
+
+_ABOUT = {
+    "forecast": "Forecast the horizon after the last row of new data, in their own units.",
+    "backtest": "Forecast the end of data that are known, window by window, and score that.",
+}
+
+
+def forecast(words: Sequence[str]) -> int:
+    """Run ``tsattn forecast`` as typed after that.
+
+    Args:
+        words: the options.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        TsattnError: the checkpoint or the data cannot be used, or a file would be replaced.
+    """
+    parser = _parser("forecast")
+    parser.add_argument("--levels", type=float, nargs="+", help="coverage of intervals in percent")
+    given = parser.parse_args(list(words))
+    _require_free(given)
+    forecaster = Forecaster.load(given.ckpt)
+    try:
+        outlook = forecaster.outlook(
+            given.data,
+            given.levels,
+            new_series=given.new_series,
+            sort=given.sort,
+            reading=_reading(given),
+        )
+    except DataError as error:
+        raise _with_own_options(error) from None
+    if given.plot:
+        from tsattn.forecast.pictures import draw_outlook
+
+        draw_outlook(_beside(given.plot), outlook)
+        _beside(given.plot).replace(given.plot)
+    _write(given.out, outlook.frame())
+    _show_notes(outlook.history.notes)
+    names, times = outlook.history.names, outlook.times[0]
+    print(
+        f"{len(times)} rows ahead of {len(names)} {forecaster.trained.kind}(s), {times[0]} to "
+        f"{times[-1]}: {given.out}" + (f", {given.plot}" if given.plot else "")
+    )
+    return 0
+
+
+def backtest(words: Sequence[str]) -> int:
+    """Run ``tsattn backtest`` as typed after that.
+
+    Args:
+        words: the options.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        TsattnError: the checkpoint or the data cannot be used, or a file would be replaced.
+    """
+    parser = _parser("backtest")
+    parser.add_argument("--windows", type=int, default=1, help="how many windows")
+    parser.add_argument("--step", type=int, default=1, help="rows between two windows")
+    given = parser.parse_args(list(words))
+    _require_free(given)
+    forecaster = Forecaster.load(given.ckpt)
+    try:
+        scored = forecaster.backtest(
+            given.data,
+            given.windows,
+            given.step,
+            new_series=given.new_series,
+            sort=given.sort,
+            reading=_reading(given),
+        )
+    except DataError as error:
+        raise _with_own_options(error) from None
+    if given.plot:
+        from tsattn.forecast.pictures import draw_errors
+
+        draw_errors(_beside(given.plot), scored)
+        _beside(given.plot).replace(given.plot)
+    if given.out:
+        _write(given.out, scored.scores())
+    _show_notes(scored.notes)
+    _show_scores(scored.scores("channel"), scored.scores("total"))
+    for file in (given.out, given.plot):
+        if file:
+            print(file)
+    return 0
+
+
+def _parser(command: str) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"tsattn {command}", description=_ABOUT[command], allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--ckpt", type=Path, required=True, help="run folder, or a checkpoint's file")
+    add("--data", type=Path, required=True, help="CSV file, wide or long (unique_id, ds, y)")
+    add("--out", type=Path | None, required=command == "forecast", help="CSV file to write")
+    add("--plot", type=Path | None, help="PNG file to write")
+    add("--overwrite", action="store_true", help="replace existing output files")
+    add("--new-series", action="store_true", help="also names the network was not trained on")
+    add("--sort", action="store_true", help="order the rows of each series by time first")
+    add("--delimiter", type=str | None, help="sign between cells")
+    add("--decimal", type=str | None, help="decimal sign, . or ,")
+    add("--day_first", type=bool | None, help="whether 03/04/2020 is the third of April")
+    add("--time_column", type=str | None, help="header of the time column")
+    add("--layout", type=str | None, help="wide or long")
+    return parser
+
+
+def _reading(given: Namespace) -> Reading:
+    if given.layout not in (None, "wide", "long"):
+        raise ConfigError(f"unknown layout {given.layout!r}; expected wide or long")
+    return Reading(given.delimiter, given.decimal, given.day_first, given.time_column, given.layout)
+
+
+def _require_free(given: Namespace) -> None:
+    """Refuse to replace a file, before anything is computed.
+
+    Raises:
+        ExistsError: an output exists and ``--overwrite`` was not given.
+        ConfigError: an output is a folder, the data, or named twice.
+    """
+    outputs = [path for path in (given.out, given.plot) if path]
+    for path in outputs:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file")
+        if path.exists() and not given.overwrite:
+            raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
+        if path.resolve() == given.data.expanduser().resolve():
+            raise ConfigError(f"{path} is the data; write somewhere else")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ConfigError(f"--out and --plot are both {given.out}; give two names")
+    if given.plot:
+        from tsattn.forecast.pictures import require_pictures
+
+        require_pictures()
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _beside(path: Path) -> Path:
+    """Return where a file is written until it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _with_own_options(error: DataError) -> DataError:
+    """Name the options as these commands call them; those of ``fit`` have a prefix."""
+    return DataError(str(error).replace("--data.", "--"))
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
+    """Print the scores of each channel and of all, in both units."""
+    scores = [name for name in channels.columns if name not in ("unit", "channel")]
+    table = Table()
+    for title in ("", "unit", *(name.upper() for name in scores)):
+        table.add_column(title, justify="left" if title in ("", "unit") else "right")
+    shown = channels[channels["channel"].isin(list(channels["channel"].unique())[-20:])]
+    for frame, style in ((shown, None), (total.assign(channel="all"), "bold")):
+        for row in frame.to_dict("records"):
+            numbers = (f"{row[name]:.4g}" for name in scores)
+            table.add_row(str(row["channel"]), str(row["unit"]), *numbers, style=style)
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)

@@ -1,0 +1,142 @@
+"""From rows in original units through a network and back, for any number of windows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tsattn.data.calendar import calendar_marks, future_times
+from tsattn.data.scaling import Scaler
+from tsattn.data.windows import Windows
+from tsattn.errors import DataError
+from tsattn.forecast.history import History
+from tsattn.forecast.trained import Trained
+from tsattn.models import ForecastNetwork
+
+_VALUES = 1 << 21
+"""Numbers of the windows that are forecast together, 8 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calendar:
+    """Timestamps of a history and of the horizon that follows it.
+
+    Attributes:
+        past: the rows' timestamps, for each distinct sequence of them.
+        future: the timestamps that follow.
+        which_K: which of them each name has.
+    """
+
+    past: tuple[pd.DatetimeIndex, ...]
+    future: tuple[pd.DatetimeIndex, ...]
+    which_K: np.ndarray
+
+    def marks(self, features: tuple[str, ...]) -> Tensor:
+        """Return calendar features [U, past and future rows, M]; of local time in a time zone."""
+        parts = [one for pair in zip(self.past, self.future, strict=True) for one in pair]
+        first, *others = (one.tz_localize(None) for one in parts)
+        marks_RM = calendar_marks(pd.DatetimeIndex(first.append(others)), features)
+        return marks_RM.unflatten(0, (len(self.past), -1))
+
+
+def calendar_of(history: History, trained: Trained) -> Calendar:
+    """Return the timestamps of a history and of the horizon after its last row.
+
+    Raises:
+        DataError: the horizon lies beyond what a timestamp can be.
+    """
+    rows_UN, which_K = history.same_times()
+    past = tuple(history.times[rows] for rows in rows_UN)
+    try:
+        future = tuple(
+            future_times(one[-1], trained.step, trained.horizon).as_unit("us") for one in past
+        )
+    except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
+        raise DataError(
+            f"{history.source.table.label}: no time left to forecast: {error}"
+        ) from None
+    return Calendar(past, future, which_K)
+
+
+def scaler_of(history: History, trained: Trained) -> Scaler:
+    """Return mean and deviation per name: those of the training, or of a new series' own rows."""
+    new = [place for place, known in enumerate(history.known) if known is None]
+    known = torch.tensor([place or 0 for place in history.known])
+    mean_1K = trained.scaler.mean_SC[:, known]
+    scale_1K = trained.scaler.scale_SC[:, known]
+    if new:
+        own = Scaler.fit([history.whole[place][:, np.newaxis] for place in new])
+        mean_1K[:, new], scale_1K[:, new] = own.mean_SC.T, own.scale_SC.T
+    return Scaler(mean_1K, scale_1K)
+
+
+def forecast_windows(
+    network: ForecastNetwork,
+    values_RK: Tensor,
+    calendar: Calendar,
+    trained: Trained,
+    starts_W: Tensor,
+    together: tuple[int, ...] | None,
+) -> Tensor:
+    """Return standardised forecasts [W, H, K] of windows.
+
+    Args:
+        network: the network, of all channels or of one.
+        values_RK: standardised rows of every name; those of the last horizon may be anything.
+        calendar: timestamps of all rows.
+        trained: what the network was trained on.
+        starts_W: the first row of every window.
+        together: the names' places among the channels of a network that takes all of them, or None
+            for a network of one channel.
+    """
+    marks_URM = calendar.marks(trained.calendar)[:, : len(values_RK)]
+    if together is None:
+        values_SRC = values_RK.T.unsqueeze(-1)
+        marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]
+    else:
+        order = torch.tensor(together).argsort()
+        values_SRC, marks_SRM = values_RK[:, order].unsqueeze(0), marks_URM
+    num_series, num_rows = values_SRC.shape[:2]
+    firsts_S = torch.arange(num_series) * num_rows
+    windows = Windows(
+        values_SRC.flatten(0, 1),
+        marks_SRM.flatten(0, 1),
+        (firsts_S.unsqueeze(1) + starts_W).flatten(),
+        torch.arange(num_series).repeat_interleave(len(starts_W)),
+        trained.context,
+        trained.horizon,
+    )
+    y_WHC = _run(network, windows)
+    y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
+    if together is None:
+        return y_SWHC.squeeze(-1).permute(1, 2, 0)
+    return y_SWHC[0][:, :, torch.tensor(together)]
+
+
+def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
+    size = max(1, _VALUES // ((windows.context + windows.horizon) * network.channels))
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(windows), size):
+            batch = windows[start : start + size]
+            forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+            parts.append(forecast.mean.float())
+    return torch.cat(parts)
+
+
+def require_finite(forecast_WHK: Tensor, history: History) -> None:
+    """Refuse forecasts that are no numbers.
+
+    Raises:
+        DataError: with the names.
+    """
+    bad = (~torch.isfinite(forecast_WHK)).flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
+    if bad:
+        names = ", ".join(repr(history.names[place]) for place in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise DataError(
+            f"{history.source.table.label}: no finite forecast for {names}{more}: standardised by "
+            "the training's mean and deviation, the values are beyond float32; look at their unit"
+        )

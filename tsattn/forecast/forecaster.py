@@ -1,0 +1,242 @@
+"""Forecasts of new data by a trained network, without its training data and without a Trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from tsattn.data.reading import Reading
+from tsattn.errors import CheckpointError, ConfigError
+from tsattn.forecast.alone import one_channel
+from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
+from tsattn.forecast.history import History, read_history
+from tsattn.forecast.outlook import Outlook
+from tsattn.forecast.sources import Frame, open_source
+from tsattn.forecast.trained import Trained, trained_of
+from tsattn.models import ForecastNetwork
+from tsattn.training.checkpoint import load_trained
+from tsattn.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    from tsattn.forecast.backtest import Backtest
+
+_AS_IS = Reading()
+
+
+class Forecaster:
+    """A trained network that forecasts new data in their own units.
+
+    Scaler, names, step and calendar come from the checkpoint. Channels are matched by name, in any
+    order.
+
+    Args:
+        network: the network; it is put into evaluation mode.
+        trained: what its checkpoint says of the data it was trained on.
+
+    Example:
+        >>> forecaster = Forecaster.load("demo")
+        >>> forecaster.predict(pd.read_csv("datasets/ETTh1.csv")).shape
+        (192, 8)
+    """
+
+    def __init__(self, network: ForecastNetwork, trained: Trained) -> None:
+        self.network = network.eval()
+        self.trained = trained
+        self._alone: ForecastNetwork | None = None
+
+    @classmethod
+    def load(cls, path: str | Path, network: ForecastNetwork | None = None) -> Self:
+        """Open a checkpoint; nothing in the file is executed.
+
+        Args:
+            path: a run folder, whose best checkpoint is taken, or a checkpoint's file.
+            network: a network to load the weights into, for one that a checkpoint cannot name.
+
+        Raises:
+            CheckpointError: there is none, it is damaged or foreign, or says nothing of its data.
+        """
+        file = _checkpoint(Path(path).expanduser())
+        loaded, record = load_trained(file, network)
+        return cls(loaded, trained_of(record, loaded, str(file)))
+
+    @property
+    def context(self) -> int:
+        """Rows of every series that a forecast looks at."""
+        return self.trained.context
+
+    @property
+    def horizon(self) -> int:
+        """Rows that it forecasts."""
+        return self.trained.horizon
+
+    def predict(
+        self,
+        frame: Frame,
+        levels: Sequence[float] | None = None,
+        *,
+        new_series: bool = False,
+        sort: bool = False,
+        reading: Reading = _AS_IS,
+    ) -> Any:
+        """Forecast the horizon after the last row of every series.
+
+        Args:
+            frame: a wide (time column, channels) or long (``unique_id, ds, y``) frame of pandas or
+                polars, or the path of a CSV file. Only the last ``context`` rows of each series
+                have to be whole. A network trained on a wide frame also takes a long one whose
+                ``unique_id`` are its channels, and the other way round.
+            levels: coverage of intervals in percent; no checkpoint holds what they need yet.
+            new_series: also forecast names that the network was not trained on, each by itself and
+                standardised by the mean and deviation of all its rows in the frame; those trained
+                on keep their scale, and none has to be there. Only networks that treat channels
+                alike and apart can.
+            sort: order the rows of each series by time first.
+            reading: how to read a file where its content does not say so itself.
+
+        Returns:
+            A frame of the same library and shape, in original units: the source's time column and
+            channel names, or ``unique_id, ds, y``; the horizon's rows only.
+
+        Raises:
+            DataError: the frame cannot be forecast; with series, rows and columns.
+            ConfigError: ``levels``, or ``new_series`` with a network that cannot.
+        """
+        return self.outlook(
+            frame, levels, new_series=new_series, sort=sort, reading=reading
+        ).frame()
+
+    def outlook(
+        self,
+        frame: Frame,
+        levels: Sequence[float] | None = None,
+        *,
+        new_series: bool = False,
+        sort: bool = False,
+        reading: Reading = _AS_IS,
+    ) -> Outlook:
+        """Forecast as `predict` does, and return the forecast beside its history.
+
+        Raises:
+            DataError: the frame cannot be forecast.
+            ConfigError: ``levels``, or ``new_series`` with a network that cannot.
+        """
+        _refuse_levels(levels)
+        network = self._network(new_series=new_series)
+        history = self._history(frame, self.context, "the context", new_series, sort, reading)
+        scaler = scaler_of(history, self.trained)
+        calendar = calendar_of(history, self.trained)
+        values_NK = scaler.standardise(history.values_KN.T)
+        unknown_HK = values_NK.new_zeros(self.horizon, values_NK.shape[1])
+        forecast_1HK = forecast_windows(
+            network,
+            torch.cat([values_NK, unknown_HK]),
+            calendar,
+            self.trained,
+            torch.zeros(1, dtype=torch.int64),
+            self._together(history, new_series=new_series),
+        )
+        require_finite(forecast_1HK, history)
+        mean_1HK = scaler.to_original(forecast_1HK, torch.zeros(1, dtype=torch.int64))
+        return Outlook(history, calendar, mean_1HK[0].T.numpy())
+
+    def backtest(
+        self,
+        frame: Frame,
+        windows: int = 1,
+        step: int = 1,
+        refit: bool = False,
+        *,
+        new_series: bool = False,
+        sort: bool = False,
+        reading: Reading = _AS_IS,
+    ) -> "Backtest":
+        """Forecast the end of a frame again and again, as if it were not known, and score that.
+
+        The last window's horizon ends with the frame; each window before begins ``step`` rows
+        earlier. The network stays as it was trained, so rows that it was trained on score too well.
+
+        Args:
+            frame: as in `predict`, with ``context + horizon + (windows - 1) * step`` rows or more.
+            windows: how many windows.
+            step: rows between two windows.
+            refit: training again before each window; not supported yet, only False is taken.
+            new_series: as in `predict`; a new series' scale comes from all its rows, those to be
+                forecast included.
+            sort: order the rows of each series by time first.
+            reading: how to read a file where its content does not say so itself.
+
+        Returns:
+            Forecasts, truth and their scores.
+
+        Raises:
+            DataError: the frame cannot be forecast, or is too short.
+            ConfigError: ``windows`` or ``step`` below 1, ``refit``, or ``new_series`` with a
+                network that cannot.
+        """
+        from tsattn.forecast.backtest import evaluate  # needs torchmetrics, which takes its time
+
+        _refuse_sizes(windows=windows, step=step)
+        if refit:
+            raise ConfigError(
+                "refit=True would train the network again before every window, and a checkpoint "
+                "has neither the training rows nor the recipe for that; leave it out to score the "
+                "network as it is, or run tsattn fit on the rows before each window"
+            )
+        network = self._network(new_series=new_series)
+        rows = self.context + self.horizon + (windows - 1) * step
+        needed = (
+            f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
+        )
+        history = self._history(frame, rows, needed, new_series, sort, reading)
+        together = self._together(history, new_series=new_series)
+        return evaluate(network, history, self.trained, windows, step, together)
+
+    def _network(self, *, new_series: bool) -> ForecastNetwork:
+        """Return the network, or for new series its twin of one channel."""
+        if not new_series or self.network.channels == 1:
+            return self.network
+        if self._alone is None:
+            self._alone = one_channel(self.network)
+        return self._alone
+
+    def _together(self, history: History, *, new_series: bool) -> tuple[int, ...] | None:
+        """Return the channels' places where the network takes them together, else None."""
+        if new_series or self.trained.layout == "long":
+            return None
+        history.require_same_times()
+        return tuple(place for place in history.known if place is not None)
+
+    def _history(
+        self, frame: Frame, rows: int, needed: str, new_series: bool, sort: bool, reading: Reading
+    ) -> History:
+        source = open_source(frame, reading)
+        return read_history(
+            source, self.trained, rows, new_series=new_series, sort=sort, needed=needed
+        )
+
+
+def _checkpoint(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    best = RunFolder(path).best
+    if not best.is_file():
+        raise CheckpointError(
+            f"{path} is a folder without {best.relative_to(path)}; expected a run folder of tsattn "
+            "fit, or a checkpoint's file"
+        )
+    return best
+
+
+def _refuse_levels(levels: Sequence[float] | None) -> None:
+    if levels:
+        raise ConfigError(
+            f"levels {list(levels)}: this checkpoint holds a point forecaster, neither quantiles "
+            "nor residuals to make intervals from; leave levels out"
+        )
+
+
+def _refuse_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be at least 1, got {size}")

@@ -1,0 +1,56 @@
+"""Names of new data and names that a network was trained on."""
+
+from collections.abc import Sequence
+
+from tsattn.data.own import LONG_COLUMNS
+from tsattn.errors import DataError
+from tsattn.forecast.trained import Trained
+
+_SHOWN = 8
+
+
+def match(
+    names: Sequence[str], trained: Trained, label: str, *, new_series: bool
+) -> tuple[int | None, ...]:
+    """Return for each name its place among the trained ones, None for a new one.
+
+    All channels have to be there, since a network sees them together; of the series of a long
+    training any will do.
+
+    Args:
+        names: those of the new data, in any order.
+        trained: what the network was trained on.
+        label: what messages call the data.
+        new_series: whether new names are welcome, and channels may lack.
+
+    Raises:
+        DataError: with the names that are missing and those that are not known.
+    """
+    places = {name: place for place, name in enumerate(trained.names)}
+    found = tuple(places.get(name) for name in names)
+    if new_series:
+        return found
+    extra = [name for name in names if name not in places]
+    absent = set(places) - set(names) if trained.layout == "wide" else ()
+    missing = [name for name in trained.names if name in absent]
+    plural = "channels" if trained.layout == "wide" else "series"
+    problems = [f"{plural} missing: {_listed(missing)}"] if missing else []
+    if extra:
+        problems.append(f"not trained on: {_listed(extra)}")
+    if problems:
+        raise DataError(
+            f"{label}: {'; '.join(problems)}. The network was trained on the {plural} "
+            f"{_listed(trained.names)}; rename or remove columns, or forecast what it never saw "
+            f"with --new-series (new_series=True){_hint(extra)}"
+        )
+    return found
+
+
+def _hint(extra: Sequence[str]) -> str:
+    is_long = any(name.casefold() in LONG_COLUMNS for name in extra)
+    return ". A long table has the columns unique_id, ds and y" if is_long else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

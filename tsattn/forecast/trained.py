@@ -1,0 +1,128 @@
+"""What a checkpoint's record says of the data that its network was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tsattn.data.calendar import FEATURES
+from tsattn.data.panel import Layout, Step
+from tsattn.data.scaling import Scaler
+from tsattn.data.steps import decode_step
+from tsattn.errors import CheckpointError
+from tsattn.models import ForecastNetwork
+
+_KEYS = ("layout", "time_column", "channels", "series", "step", "season", "context", "horizon",
+         "calendar", "scaler_mean", "scaler_scale")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The data that a network was trained on, as far as a forecast needs it.
+
+    Attributes:
+        layout: ``wide`` (one series of many channels) or ``long`` (many series of one channel).
+        time_column: name of the time column.
+        names: the channels of the wide layout, the series of the long one, in the trained order.
+        step: distance of two rows.
+        season: rows of a season.
+        context: rows that the network looks at.
+        horizon: rows that it forecasts.
+        calendar: calendar features, in the order of the marks.
+        scaler: mean and deviation of the training rows, one column per name.
+    """
+
+    layout: Layout
+    time_column: str
+    names: tuple[str, ...]
+    step: Step
+    season: int
+    context: int
+    horizon: int
+    calendar: tuple[str, ...]
+    scaler: Scaler
+
+    @property
+    def kind(self) -> str:
+        """What a name is called in messages: ``channel`` or ``series``."""
+        return "channel" if self.layout == "wide" else "series"
+
+
+def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str) -> Trained:
+    """Read and check the record of a checkpoint.
+
+    Args:
+        record: the checkpoint's record.
+        network: its network.
+        source: what messages call the checkpoint.
+
+    Raises:
+        CheckpointError: the record has no data, or contradicts itself or the network.
+    """
+    data = record.get("data")
+    if not isinstance(data, Mapping):
+        raise CheckpointError(
+            f"{source} says nothing of the data it was trained on; train with tsattn fit, or with "
+            "ForecastData in L.Trainer().fit(task, data)"
+        )
+    missing = [key for key in _KEYS if key not in data]
+    if missing:
+        raise CheckpointError(f"{source}: its record lacks {', '.join(missing)}; take another one")
+    try:
+        trained = _parse(data)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: its record of the data is damaged: {error}") from error
+    _require_agreement(trained, network, source)
+    return trained
+
+
+def _parse(data: Mapping[str, Any]) -> Trained:
+    layout = data["layout"]
+    if layout not in ("wide", "long"):
+        raise ValueError(f"the layout {layout!r} is neither wide nor long")
+    names = tuple(str(name) for name in data["channels" if layout == "wide" else "series"])
+    step, start = decode_step(data["step"]), pd.Timestamp("2000-01-01")
+    if not start + step > start:
+        raise ValueError(f"the step {data['step']!r} does not lead forwards")
+    return Trained(
+        layout=layout,
+        time_column=str(data["time_column"]),
+        names=names,
+        step=step,
+        season=int(data["season"]),
+        context=int(data["context"]),
+        horizon=int(data["horizon"]),
+        calendar=tuple(data["calendar"]),
+        scaler=Scaler(
+            data["scaler_mean"].double().reshape(1, -1),
+            data["scaler_scale"].double().reshape(1, -1),
+        ),
+    )
+
+
+def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) -> None:
+    channels = len(trained.names) if trained.layout == "wide" else 1
+    scaler = trained.scaler
+    problems = {
+        "names that repeat": len(set(trained.names)) != len(trained.names),
+        "sizes that are not the network's": (channels, trained.context, trained.horizon)
+        != (network.channels, network.context, network.horizon),
+        "a scaler of another width": not len(trained.names)
+        == scaler.mean_SC.shape[1]
+        == scaler.scale_SC.shape[1],
+        "a scaler that is not finite and positive": not (
+            torch.isfinite(scaler.mean_SC).all()
+            and torch.isfinite(scaler.scale_SC).all()
+            and (scaler.scale_SC > 0).all()
+        ),
+        "unknown calendar features": any(name not in FEATURES for name in trained.calendar),
+        "a season below 1": trained.season < 1,
+        "weights that are no finite numbers": not all(
+            bool(torch.isfinite(value).all()) for value in network.state_dict().values()
+        ),
+    }
+    found = [problem for problem, holds in problems.items() if holds]
+    if found:
+        raise CheckpointError(f"{source} has {'; '.join(found)}; take another checkpoint")
