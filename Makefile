@@ -21,7 +21,7 @@ DEMO ?= fit --config configs/patchtst/etth1.yaml --config configs/trainer/demo.y
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo check check-kernels fix test bench wheel constraints clean
+.PHONY: help setup demo check check-kernels fix test test-slow bench wheel constraints clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,8 +64,11 @@ fix: $(READY) ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test: $(READY) ## the whole suite
+test: $(READY) ## the suite, but for what test-slow runs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(READY) ## tests of half a minute and more: Triton's interpreter, Ray, killed studies
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
 # torch lowers itself to what the variable names, and the kernels are built for what torch says
 check-kernels: $(READY) ## build the CPU kernels for older processors too, and test them

@@ -33,6 +33,7 @@ class Launch(NamedTuple):
 
 @NEEDS_TRITON
 @pytest.mark.timeout(1800)  # a minute where nobody else computes
+@pytest.mark.slow
 def test_the_kernels_hold_in_the_interpreter(root: Path) -> None:
     """The common tests of the operation, save those that `triton_interpreted` has beside."""
     here = root / "tests" / "ops"

@@ -48,6 +48,7 @@ print(json.dumps({"killed": engine.killed, "trials": trials}))
 """
 
 
+@pytest.mark.slow
 def test_two_ray_workers_one_killed(tmp_path: Path, root: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     script, space = tmp_path / "script.py", tmp_path / "space.yaml"

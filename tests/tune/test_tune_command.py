@@ -245,6 +245,7 @@ def stored(url: str, name: str) -> optuna.Study | None:
         return None
 
 
+@pytest.mark.slow
 def test_two_workers_one_killed_then_the_command_killed_then_resumed(
     tmp_path: Path, root: Path
 ) -> None:

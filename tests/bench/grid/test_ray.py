@@ -19,6 +19,7 @@ def processes_of(cache: Path) -> list[int]:
     return [int(pid) for log in logs for pid in re.findall(r"process (\d+)", log)]
 
 
+@pytest.mark.slow
 def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     home, cache = tmp_path / "home", tmp_path / "cache"
