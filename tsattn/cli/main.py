@@ -21,6 +21,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn validate  score a checkpoint on every validation window
   tsattn forecast  forecast new data from a checkpoint, in their own units
   tsattn backtest  forecast the end of known data, window by window, and score that
+  tsattn export    a run as a folder to give away: safetensors, JSON, model card, ONNX
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
@@ -138,6 +139,12 @@ def _backtest(words: list[str]) -> int:
     return backtest(words)
 
 
+def _export(words: list[str]) -> int:
+    from tsattn.cli.export import export
+
+    return export(words)
+
+
 def _data(words: list[str]) -> int:
     from tsattn.cli import data
 
@@ -193,6 +200,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "data": _data,
     "doctor": _doctor,
+    "export": _export,
     "forecast": _forecast,
     "leaderboard": _leaderboard,
     "moe": _moe,
