@@ -25,7 +25,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
-  tsattn bench     kernels | auto | train: speed beside what people use today;
+  tsattn bench     kernels | auto | train | forecast: speed beside what people use today;
                    run | plan: fill a table of many runs
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows

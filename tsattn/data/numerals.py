@@ -44,7 +44,9 @@ def channel_values(
     values_RC = _read_values(table, columns, sign)
     unusable = ~np.isfinite(values_RC)
     if rows is not None:
-        unusable &= np.isin(np.arange(table.num_rows), rows)[:, np.newaxis]
+        needed = np.zeros(table.num_rows, dtype=bool)
+        needed[rows] = True
+        unusable &= needed[:, np.newaxis]
     bad = np.argwhere(unusable)
     if len(bad):
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
