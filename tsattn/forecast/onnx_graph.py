@@ -118,6 +118,7 @@ def write_onnx(path: Path, network: ForecastNetwork, trained: Trained) -> Signat
     """
     require_onnx()
     _refuse_parts(network)
+    network = copy.deepcopy(network).eval()
     whole = InOriginalUnits(_traceable(network), trained).eval()
     drawn = _draw(network, trained, 2)
     outputs = ["forecast", "quantiles"][: len(InOriginalUnits(network, trained)(**drawn))]
@@ -158,7 +159,7 @@ def require_onnx() -> None:
 
 def _traceable(network: ForecastNetwork) -> ForecastNetwork:
     """Return a copy whose operations are computed by their references, of any number of tokens."""
-    copied = copy.deepcopy(network).eval()
+    copied = copy.deepcopy(network)
     for part in copied.modules():
         if isinstance(part, MultiHeadActiveAttention):
             part.impl = Impl.REFERENCE
