@@ -1,4 +1,4 @@
-"""Exports: the same forecasts as the run, whole or not there at all, and a card that says it all."""
+"""Exports: the same forecasts as the run, whole or not there at all, and a card that says all."""
 
 import json
 import os
@@ -22,6 +22,7 @@ from tsattn.forecast.export import export
 from tsattn.models import EncoderDecoderTransformer
 from tsattn.training import load_network
 from tsattn.training.artifact import is_artifact, read_artifact, read_record
+from tsattn.training.checkpoint import read_checkpoint
 from tsattn.training.result import as_json
 
 
@@ -139,6 +140,11 @@ def test_what_is_no_run_is_refused_before_anything_is_written(
         export(tmp_path / "nothing.ckpt", out)
     assert main(["export", str(tmp_path / "nothing.ckpt"), "--out", str(out)]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_export_is_no_checkpoint_to_go_on_from(exported: Path) -> None:
+    with pytest.raises(CheckpointError, match="it is an export, for tsattn forecast and backtest"):
+        read_checkpoint(exported)
 
 
 def test_failure_on_the_way_leaves_nothing(

@@ -112,15 +112,22 @@ def test_operation_that_the_exporter_does_not_know_is_named(
 ) -> None:
     monkeypatch.setattr(onnx_graph, "_NO_OPERATOR", {})
     network = patchtst(feedforward=partial(moe.MoE, gate=moe.GaussianGate, num_experts=4))
-    with pytest.raises(ConfigError, match="torch's aten.linalg_solve_triangular"):
+    with pytest.raises(ConfigError, match=r"torch's aten\.linalg_solve_triangular"):
         write_onnx(tmp_path / "model.onnx", network, trained)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [
-    {"num_layers": 3, "value_activation": "tanh"}, {"norm": "layer", "prenorm": True, "end_padding": False}, {"individual_head": True},
-    {"revin_affine": True, "subtract_last": True}, {"revin": False, "recompute": True},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_layers": 3, "value_activation": "tanh"},
+        {"norm": "layer", "prenorm": True, "end_padding": False},
+        {"individual_head": True},
+        {"revin_affine": True, "subtract_last": True},
+        {"revin": False, "recompute": True},
+    ],
+    ids=str,
+)
 def test_variants_of_patchtst_agree(
     trained: Trained, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -130,9 +137,7 @@ def test_variants_of_patchtst_agree(
     require_same(tmp_path / "model.onnx", network, trained, 5)
 
 
-def test_graph_in_an_export_gives_the_forecast_of_the_command(
-    train: Train, tmp_path: Path
-) -> None:
+def test_graph_in_an_export_gives_the_forecast_of_the_command(train: Train, tmp_path: Path) -> None:
     frame = wide_frame()
     calendar = ["hour_of_day", "day_of_week"]
     file = train(
@@ -176,9 +181,7 @@ def test_series_of_a_long_table_have_their_own_scale(train: Train, tmp_path: Pat
     np.testing.assert_allclose(found.reshape(-1), expected["y"], rtol=1e-5)
 
 
-def test_graph_says_what_it_is_and_nothing_of_this_machine(
-    train: Train, tmp_path: Path
-) -> None:
+def test_graph_says_what_it_is_and_nothing_of_this_machine(train: Train, tmp_path: Path) -> None:
     export(train(wide_frame()), tmp_path / "out", with_onnx=True)
     meta = session(tmp_path / "out" / "model.onnx").get_modelmeta()
     assert meta.producer_name == "tsattn"
@@ -197,9 +200,7 @@ def test_graph_that_forecasts_otherwise_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_packages_name_their_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_packages_name_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tsattn\[onnx\]'"):
         export(tmp_path / "run", tmp_path / "out", with_onnx=True)

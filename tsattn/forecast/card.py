@@ -110,9 +110,7 @@ def _loading(name: str, onnx: Mapping[str, Any] | None) -> str:
     )
 
 
-def _data(
-    record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None
-) -> str:
+def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
     data = record["data"]
     dataset = (result or {}).get("dataset", {})
     names = [_cell(one) for one in trained.names[:_SHOWN]]
@@ -212,9 +210,7 @@ def _machine(result: Mapping[str, Any] | None) -> str:
     return _table(("", ""), rows)
 
 
-def _limits(
-    record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None
-) -> str:
+def _limits(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
     plural = "channels" if trained.layout == "wide" else "series"
     lines = [
         f"Trained on the {plural} above and no others; series it never saw were not tested.",

@@ -16,7 +16,6 @@ from tsattn.forecast.trained import trained_of
 from tsattn.training.artifact import (
     CARD_FILE,
     ONNX_FILE,
-    RECORD_FILE,
     UNFINISHED,
     is_artifact,
     write_artifact,

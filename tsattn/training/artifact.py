@@ -144,8 +144,8 @@ def read_artifact(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if found != stated:
         differing = sorted(n for n in found.keys() | stated.keys() if found.get(n) != stated.get(n))
         raise CheckpointError(
-            f"{folder}: {', '.join(differing[:5])} in {WEIGHTS_FILE} differ from what {RECORD_FILE} "
-            "says; copy or export it again"
+            f"{folder}: {', '.join(differing[:5])} in {WEIGHTS_FILE} differ from what "
+            f"{RECORD_FILE} says; copy or export it again"
         )
     try:
         record = _with_tensors(content["record"], tensors)

@@ -18,7 +18,7 @@ import torch
 from tsattn.errors import CheckpointError
 from tsattn.models import NETWORKS, ForecastNetwork
 from tsattn.nn.parts import build_part, describe_part
-from tsattn.training.artifact import read_artifact
+from tsattn.training.artifact import is_artifact, read_artifact
 
 RECORD = "tsattn"
 FORMAT = 1
@@ -319,6 +319,8 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
 
 
 def _neighbours(path: Path) -> str:
+    if is_artifact(path):
+        return ": it is an export, for tsattn forecast and backtest; give the run's checkpoint"
     folder = path.parent
     found = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else []
     return f"; {folder} has {', '.join(found)}" if found else ""

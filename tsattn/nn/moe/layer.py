@@ -129,8 +129,8 @@ class MoEFeedForward(nn.Module):
         logits = self.gate(x_ND)
         if logits.shape != (x_ND.shape[0], self.num_experts):
             raise ValueError(
-                f"{type(self.gate).__name__} must return logits of [tokens {x_ND.shape[0]}, experts "
-                f"{self.num_experts}], got {list(logits.shape)}"
+                f"{type(self.gate).__name__} must return logits of [tokens {x_ND.shape[0]}, "
+                f"experts {self.num_experts}], got {list(logits.shape)}"
             )
         bias = self.selection_bias
         everyone = getattr(self.gate, "dense", False)
