@@ -41,8 +41,8 @@ def test_export_forecasts_and_scores_exactly_as_the_run(
     pd.testing.assert_frame_equal(
         again.predict(illness_frame), forecaster.predict(illness_frame), check_exact=True
     )
-    scores = [one.backtest(illness_frame, 3, 2).scores() for one in (again, forecaster)]
-    pd.testing.assert_frame_equal(*scores, check_exact=True)
+    ours, theirs = (one.backtest(illness_frame, 3, 2).scores() for one in (again, forecaster))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
 
 def test_commands_take_an_export_in_the_place_of_a_run(
@@ -159,6 +159,26 @@ def test_failure_on_the_way_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_old_export_stays_where_the_new_one_cannot_take_its_place(
+    illness: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export(illness.folder.path, out)
+    (out / "README.md").write_text("mine", encoding="utf-8")
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == f".out.unfinished-{os.getpid()}":
+            raise OSError(13, "Permission denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Permission denied"):
+        export(illness.folder.path, out, overwrite=True)
+    assert (out / "README.md").read_text(encoding="utf-8") == "mine"
+    assert list(tmp_path.iterdir()) == [out]
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -204,6 +224,7 @@ def test_killed_export_leaves_no_folder_that_loads(
     (left,) = (path for path in tmp_path.iterdir() if path.is_dir())
     with pytest.raises(CheckpointError, match=r"interrupted|folder without"):
         Forecaster.load(left)
+    left.with_name(f"{left.name}-replaced").mkdir()  # what a kill while replacing would leave
     export(illness.folder.path, out)  # and the next one clears it away
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "out"}
 

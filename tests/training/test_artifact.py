@@ -139,11 +139,11 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no files": (_set({}, "files"), "no record of a network"),
     "files as text": (_set("all", "files"), "no record of a network"),
     "a file elsewhere": (
-        _set({"bytes": 1, "sha256": "0"}, "files", "../../etc/passwd"), "names the files"
+        _set({"size": 1, "sha256": "0"}, "files", "../../etc/passwd"), "names the files"
     ),
     "no checksum of the weights": (_set({}, "files", "model.safetensors"), "no record"),
     "another checksum": (_set("0" * 64, "files", "model.safetensors", "sha256"), "was changed"),
-    "a petabyte": (_set(10**15, "files", "model.safetensors", "bytes"), "its record says 10000"),
+    "a petabyte": (_set(10**15, "files", "model.safetensors", "size"), "its record says 10000"),
     "no tensors": (_set([], "tensors"), "no record of a network"),
     "a tensor too large": (
         lambda c: next(iter(c["tensors"].values())).update(shape=[10**9, 10**9, 10**9]),

@@ -144,7 +144,11 @@ def _theirs(network: ForecastNetwork, frame: pd.DataFrame, batches: Mapping[str,
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     given = network.init_args
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     model: Any = Theirs(
         h=network.horizon,
         input_size=network.context,
@@ -163,8 +167,7 @@ def _theirs(network: ForecastNetwork, frame: pd.DataFrame, batches: Mapping[str,
         accelerator="cpu",
         devices=1,
         enable_checkpointing=False,
-        **quiet,
-        **batches,
+        **(quiet | dict(batches)),
     )
     forecaster = NeuralForecast(models=[model], freq="h")
     few = frame[frame["unique_id"].isin(frame["unique_id"].unique()[:4])]

@@ -23,6 +23,8 @@ from tsattn.training.artifact import (
 from tsattn.training.checkpoint import load_trained
 from tsattn.training.folder import RunFolder
 
+_REPLACED = "-replaced"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -85,6 +87,7 @@ def export(
         fingerprint = write_artifact(folder, record, network.state_dict(), more)
         _flush(folder)
         _move(folder, out)
+        _clear_interrupted(out, replaced_too=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Exported(out, fingerprint, onnx)
@@ -128,11 +131,16 @@ def _require_free(source: Path, out: Path, *, overwrite: bool) -> None:
         raise ExistsError(f"{out} exists; choose another --out, or replace it with --overwrite")
 
 
-def _clear_interrupted(out: Path) -> None:
-    """Remove what exports to the same place left behind whose process is no more."""
+def _clear_interrupted(out: Path, *, replaced_too: bool = False) -> None:
+    """Remove what exports to the same place left behind whose process is no more.
+
+    A folder that was moved aside to be replaced stays until there is a new one.
+    """
     prefix = f".{out.name}{UNFINISHED}-"
     for left in out.parent.glob(f"{_literal(prefix)}*"):
         process = left.name.removeprefix(prefix)
+        if replaced_too:
+            process = process.removesuffix(_REPLACED)
         if process.isdecimal() and not _is_running(int(process)):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -163,7 +171,7 @@ def _move(folder: Path, out: Path) -> None:
     if not out.exists():
         folder.replace(out)
         return
-    aside = out.with_name(f".{out.name}{UNFINISHED}-{os.getpid()}-replaced")
+    aside = out.with_name(f".{out.name}{UNFINISHED}-{os.getpid()}{_REPLACED}")
     out.replace(aside)
     try:
         folder.replace(out)

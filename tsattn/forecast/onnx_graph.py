@@ -25,6 +25,7 @@ from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
 from tsattn.nn import MultiHeadActiveAttention
+from tsattn.nn.moe.dispatch import Computing
 from tsattn.ops import Impl, build
 
 OPSET = 20
@@ -121,9 +122,9 @@ def write_onnx(path: Path, network: ForecastNetwork, trained: Trained) -> Signat
     network = copy.deepcopy(network).eval()
     whole = InOriginalUnits(_traceable(network), trained).eval()
     drawn = _draw(network, trained, 2)
-    outputs = ["forecast", "quantiles"][: len(InOriginalUnits(network, trained)(**drawn))]
     with _quietly(), build.withheld(), torch.no_grad():
         try:
+            outputs = ["forecast", "quantiles"][: len(whole(**drawn))]
             batch = torch.export.Dim("batch")
             program = torch.export.export(
                 whole, (), kwargs=drawn, dynamic_shapes={name: {0: batch} for name in drawn}
@@ -164,7 +165,8 @@ def _traceable(network: ForecastNetwork) -> ForecastNetwork:
         if isinstance(part, MultiHeadActiveAttention):
             part.impl = Impl.REFERENCE
         if hasattr(part, "computing"):
-            part.computing = "all"  # every expert on every token: sizes do not depend on the choice
+            # every expert on every token: sizes do not depend on the choice
+            setattr(part, "computing", Computing.ALL)  # noqa: B010 (modules differ)
     return copied
 
 

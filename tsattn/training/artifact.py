@@ -169,7 +169,7 @@ def _stated(
     for name, one in content["tensors"].items():
         dtype, shape = _DTYPES[one["dtype"]], torch.Size(one["shape"])
         size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or size > digests[WEIGHTS_FILE].bytes:
+        if min(shape, default=0) < 0 or size > digests[WEIGHTS_FILE].size:
             raise ValueError(f"{name} of {list(shape)} is larger than the file")
         stated[name] = (dtype, shape)
     return digests, stated

@@ -20,11 +20,11 @@ class Digest(NamedTuple):
     """How long a file is, and its checksum.
 
     Attributes:
-        bytes: its length.
+        size: its length in bytes.
         sha256: of its content, in hexadecimal digits.
     """
 
-    bytes: int
+    size: int
     sha256: str
 
     @classmethod
@@ -93,9 +93,9 @@ def read_bytes(path: Path, digest: Digest | None = None) -> bytes:
     """
     try:
         size = path.stat().st_size
-        if digest is not None and size != digest.bytes:
+        if digest is not None and size != digest.size:
             raise CheckpointError(
-                f"{path} has {size} bytes, its record says {digest.bytes}: cut short or exchanged; "
+                f"{path} has {size} bytes, its record says {digest.size}: cut short or exchanged; "
                 "copy or export it again"
             )
         content = path.read_bytes()
