@@ -144,11 +144,8 @@ def _theirs(network: ForecastNetwork, frame: pd.DataFrame, batches: Mapping[str,
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     given = network.init_args
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    options: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
+    options |= {"logger": False, "enable_checkpointing": False, **batches}
     model: Any = Theirs(
         h=network.horizon,
         input_size=network.context,
@@ -166,8 +163,7 @@ def _theirs(network: ForecastNetwork, frame: pd.DataFrame, batches: Mapping[str,
         max_steps=1,
         accelerator="cpu",
         devices=1,
-        enable_checkpointing=False,
-        **(quiet | dict(batches)),
+        **options,
     )
     forecaster = NeuralForecast(models=[model], freq="h")
     few = frame[frame["unique_id"].isin(frame["unique_id"].unique()[:4])]
