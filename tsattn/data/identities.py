@@ -1,6 +1,7 @@
 """Which rows of a long table belong to which series."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,18 +41,25 @@ def identities_of(table: Table, column: int) -> Identities:
         nameless = np.flatnonzero(codes_R == names.index(""))
         raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
     by_series = np.argsort(codes_R, kind="stable")
-    groups = np.split(by_series, np.cumsum(np.bincount(codes_R))[:-1])
+    ends = np.cumsum(np.bincount(codes_R)).tolist()
+    groups = [by_series[first:last] for first, last in pairwise([0, *ends])]
     firsts = table.cells(column).iloc[[group[0] for group in groups]]
-    return Identities(names, tuple(firsts), groups)
+    return Identities(names, tuple(firsts.tolist()), groups)
 
 
 def _factorized(table: Table, column: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the series of every row, and their names; each distinct cell becomes text once."""
+    """Return the series of every row, and their names.
+
+    Rows of a series mostly stand together, so text is compared with the row before, and only what
+    begins a run of equal cells is looked up; each distinct cell is stripped once.
+    """
     cells = table.cells(column)
     if isinstance(cells.dtype, pd.StringDtype | pd.CategoricalDtype):
-        of_cell_R, distinct = pd.factorize(cells, use_na_sentinel=False)
+        differs = pd.Series(cells.array[1:] != cells.array[:-1]).fillna(True).to_numpy(bool)
+        starts = np.concatenate([[0], np.flatnonzero(differs) + 1])
+        of_run, distinct = pd.factorize(cells.iloc[starts], use_na_sentinel=False)
         of_text, names = pd.factorize(as_text(pd.Series(distinct)))
-        codes_R = of_text[of_cell_R]
+        codes_R = np.repeat(of_text[of_run], np.diff(starts, append=len(cells)))
     else:  # cells that are equal, such as 1 and True, may be written in two ways
         codes_R, names = pd.factorize(table.text(column))
-    return codes_R, tuple(str(name) for name in names)
+    return codes_R, tuple(str(name) for name in names.tolist())

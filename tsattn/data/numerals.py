@@ -47,8 +47,8 @@ def channel_values(
         needed = np.zeros(table.num_rows, dtype=bool)
         needed[rows] = True
         unusable &= needed[:, np.newaxis]
-    bad = np.argwhere(unusable)
-    if len(bad):
+    if unusable.any():
+        bad = np.argwhere(unusable)
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes
 

@@ -65,9 +65,11 @@ class ForecastNetwork(nn.Module):
         context: number of steps T it looks at.
         horizon: number of steps H it forecasts.
         init_args: the arguments of its constructor.
+        uses_calendar: whether it looks at calendar features; where not, nobody has to make them.
     """
 
     init_args: dict[str, Any]
+    uses_calendar: bool = True
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()

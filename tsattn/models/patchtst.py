@@ -76,6 +76,8 @@ class PatchTST(ForecastNetwork):
         torch.Size([4, 192, 7])
     """
 
+    uses_calendar = False
+
     def __init__(
         self,
         channels: int,

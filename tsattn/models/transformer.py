@@ -78,6 +78,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
         if not 0 <= self.label <= context:
             raise ValueError(f"label must be within the context 0..{context}, got {label}")
         self.calendar_features = calendar_features
+        self.uses_calendar = calendar_features > 0
 
         def attention() -> MultiHeadActiveAttention:
             return MultiHeadActiveAttention(
