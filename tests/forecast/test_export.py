@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tsattn.forecast.export import export
 from tsattn.models import EncoderDecoderTransformer
 from tsattn.training import load_network
 from tsattn.training.artifact import is_artifact, read_artifact, read_record
-from tsattn.training.checkpoint import read_checkpoint
+from tsattn.training.checkpoint import RECORD, read_checkpoint
 from tsattn.training.result import as_json
 
 
@@ -277,19 +278,31 @@ def test_names_of_channels_cannot_break_the_card_or_the_header(
     assert "\n# x" not in text
 
 
-def test_refitted_run_tells_of_both(illness: Finished, tmp_path: Path) -> None:
-    import shutil
-
+def test_refitted_run_tells_of_both_and_not_where_the_other_one_lay(
+    illness: Finished, tmp_path: Path
+) -> None:
     run = tmp_path / "refitted"
     shutil.copytree(illness.folder.path, run)
+    content = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    test = {"mse": 1.25, "mae": 0.5, "windows_scored": 182}
+    content[RECORD]["refit"] = {"of": "/home/me/runs/first", "epochs": 2, "validated_test": test}
+    torch.save(content, run / "checkpoints" / "best.ckpt")
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    result["refit_of"] = {"best_epoch": 2, "test": {"mse": 1.25, "mae": 0.5}, "run": "first"}
+    for key in ("test", "floors", "as_published", "limits", "best_epoch"):
+        result.pop(key)
+    result |= {"refit_of": "/home/me/runs/first", "validated": {"test": test, "best_epoch": 2}}
     (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    export(run, tmp_path / "out")
-    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    out = tmp_path / "out"
+    export(run, out)
+    text = (out / "README.md").read_text(encoding="utf-8")
     assert "## Refitted" in text
-    assert "| test mse | 1.25 |" in text
-    assert read_record(tmp_path / "out")["result"]["refit_of"]["best_epoch"] == 2
+    assert "| the validated run, test | 1.25 | 0.5 |" in text
+    assert "for the 2 epochs" in text
+    assert yaml.safe_load(text.split("---\n", 2)[1])["model-index"][0]["name"] == "out"
+    record, _ = read_artifact(out)
+    assert record["refit"] == {"of": "first", "epochs": 2, "validated_test": test}
+    assert read_record(out)["result"]["refit_of"] == "first"
+    assert not any(b"/home/me" in file.read_bytes() for file in out.iterdir())
 
 
 def test_command_says_what_it_wrote(

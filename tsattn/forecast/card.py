@@ -43,7 +43,7 @@ def model_card(
         "## How to load it\n\n" + _loading(name, onnx),
         "## Data\n\n" + _data(record, trained, result),
         "## Scores\n\n" + _scores(record, result),
-        *_refitted(result),
+        *_refitted(record),
         "## Recipe\n\n" + _recipe(record, result),
         "## Machine and versions\n\n" + _machine(result),
         "## Limits\n\n" + _limits(record, trained, result),
@@ -61,9 +61,9 @@ def _header(name: str, record: Mapping[str, Any], result: Mapping[str, Any] | No
     }
     if data in CATALOG:
         header["datasets"] = [data]
-    if result:
+    if test := _tested(record, result):
         metrics = [
-            {"type": score, "value": result["test"][score], "name": f"test {score.upper()}"}
+            {"type": score, "value": test[score], "name": f"test {score.upper()}"}
             for score in ("mse", "mae")
         ]
         task = {"type": "time-series-forecasting", "name": "Time series forecasting"}
@@ -136,13 +136,15 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
 
 
 def _scores(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
-    if not result:
+    test = _tested(record, result)
+    if not test:
         return (
             "None are known: this was exported from a checkpoint without its run folder. Score it "
             "on known rows with `tsattn backtest`."
         )
-    test = result["test"]
-    rows = [("this network, test", f"{test['mse']:.4g}", f"{test['mae']:.4g}")]
+    result = result or {}
+    who = "the validated run, test" if _refit(record) else "this network, test"
+    rows = [(who, f"{test['mse']:.4g}", f"{test['mae']:.4g}")]
     for key, title in _FLOORS.items():
         floor = result.get("floors", {}).get(key)
         if floor:
@@ -156,27 +158,37 @@ def _scores(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     if isinstance(conformal, Mapping) and conformal.get("levels"):
         low, high = min(conformal["levels"]), max(conformal["levels"])
         text += (
-            f" Split-conformal intervals, {low:g} to {high:g} percent, come from the residuals of "
+            f" Split-conformal intervals of {low:g} to {high:g} percent come from the residuals of "
             f"{min(conformal['windows'])} validation windows."
         )
     return text
 
 
-def _refitted(result: Mapping[str, Any] | None) -> list[str]:
+def _refitted(record: Mapping[str, Any]) -> list[str]:
     """Return what to say of a network that was trained once more on all rows."""
-    before = (result or {}).get("refit_of")
-    if not isinstance(before, Mapping):
+    refit = _refit(record)
+    if not refit:
         return []
-    lines = [
-        "## Refitted\n\nThese weights were trained once more on all rows, for as many epochs as "
-        "the validated run below needed; no rows were left to validate or test them. The scores "
-        "and the residuals of intervals are those of the validated run."
+    return [
+        "## Refitted\n\nThese weights are not those that were scored: they were trained once more "
+        f"on all rows, for the {refit.get('epochs')} epochs after which the validated run had its "
+        "lowest validation loss, and no rows are left to validate or test them. The scores above, "
+        "and the residuals of intervals, are those of the validated run."
     ]
-    plain = {key: value for key, value in before.items() if not isinstance(value, (dict, list))}
-    test = before.get("test")
-    if isinstance(test, Mapping):
-        plain |= {f"test {key}": test[key] for key in ("mse", "mae") if key in test}
-    return [*lines, _table(("validated run", ""), [(_cell(k), _cell(v)) for k, v in plain.items()])]
+
+
+def _refit(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    refit = record.get("refit")
+    return refit if isinstance(refit, Mapping) else None
+
+
+def _tested(
+    record: Mapping[str, Any], result: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Return the test scores: of the run, or of the validated run that a refit stands on."""
+    if result and "test" in result:
+        return result["test"]
+    return (_refit(record) or {}).get("validated_test")
 
 
 def _recipe(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:

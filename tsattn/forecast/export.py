@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +71,7 @@ def export(
     file, result = _source(source)
     network, record = load_trained(file)
     trained = trained_of(record, network, str(file))
+    record, result = _without_places(record, "refit", "of"), _without_places(result, "refit_of")
     _clear_interrupted(out)
     folder = out.with_name(f".{out.name}{UNFINISHED}-{os.getpid()}")
     folder.mkdir(parents=True)
@@ -109,13 +111,23 @@ def _source(source: Path) -> tuple[Path, dict[str, Any] | None]:
         return run.best, None
     try:
         result = json.loads(run.result.read_text(encoding="utf-8"))
-        if not {"mse", "mae", "windows_scored"} <= result["test"].keys():
+        test = result["test"] if "refit_of" not in result else result["validated"]["test"]
+        if not {"mse", "mae", "windows_scored"} <= test.keys():
             raise ValueError("it has no scores")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{run.result} is no result of a run ({error}); export the checkpoint alone: {run.best}"
         ) from error
     return run.best, result
+
+
+def _without_places(said: Any, *path: str) -> Any:
+    """Return a copy in which the folder of another run is only its name."""
+    name, *below = path
+    if not isinstance(said, Mapping) or name not in said:
+        return said
+    inner = _without_places(said[name], *below) if below else Path(str(said[name])).name
+    return {**said, name: inner}
 
 
 def _require_free(source: Path, out: Path, *, overwrite: bool) -> None:
