@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tsattn.errors import ConfigError
+from tsattn.models.base import LATER_OPTIONS
 from tsattn.training import report
 from tsattn.training.callbacks import (
     MONITOR,
@@ -340,6 +341,10 @@ class TrainingCLI(LightningCLI):
             given.data.root = Path(given.data.root).expanduser().resolve()
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
+        network = settings["model"]["network"].get("init_args", {})
+        for name in LATER_OPTIONS:
+            if network.get(name, ...) is None:
+                del network[name]
         return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 
 
