@@ -21,6 +21,8 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn validate  score a checkpoint on every validation window
   tsattn forecast  forecast new data from a checkpoint, in their own units
   tsattn backtest  forecast the end of known data, window by window, and score that
+  tsattn calibrate RUN: keep what intervals need in a run trained without it
+  tsattn refit     RUN: train once more on all rows, for forecasts from now on
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
@@ -138,6 +140,20 @@ def _backtest(words: list[str]) -> int:
     return backtest(words)
 
 
+def _calibrate(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.cli.calibrate import calibrate
+
+    return calibrate(words)
+
+
+def _refit(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.cli.refit import refit
+
+    return refit(words)
+
+
 def _data(words: list[str]) -> int:
     from tsattn.cli import data
 
@@ -190,11 +206,13 @@ def _quieten_libraries() -> None:
 _COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
     "backtest": _backtest,
     "bench": _bench,
+    "calibrate": _calibrate,
     "compare": _compare,
     "data": _data,
     "doctor": _doctor,
     "forecast": _forecast,
     "leaderboard": _leaderboard,
     "moe": _moe,
+    "refit": _refit,
     "tune": _tune,
 }

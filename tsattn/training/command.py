@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from tsattn.errors import ConfigError
 from tsattn.models.base import LATER_OPTIONS
 from tsattn.training import report
+from tsattn.training.calibrating import calibrate_task, store, summary_of
 from tsattn.training.callbacks import (
     MONITOR,
     EpochTable,
@@ -54,6 +55,7 @@ _LINKS = {
     "data.season": "model.network.init_args.season",
 }
 _NOT_SAVED = (
+    "calibrate",
     "config",
     "ckpt_path",
     "estimate",
@@ -147,6 +149,13 @@ class TrainingCLI(LightningCLI):
             "--upcycle",
             type=Path | None,
             help="with fit: start a network of mixtures from this checkpoint of the dense one",
+        )
+        parser.add_argument(
+            "--calibrate",
+            type=bool,
+            default=True,
+            help="with fit: keep what intervals need, the residuals of the validation windows, in "
+            "the best checkpoint",
         )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -315,6 +324,8 @@ class TrainingCLI(LightningCLI):
             epochs=epochs,
             seconds=self.table.seconds if self.table else 0.0,
         )
+        if self.keeps_files and self._given.calibrate:
+            self.result["conformal"] = self._calibrate()
         report.show_result(self.result)
         if self.keeps_files:
             write_atomically(self.folder.result, as_json(self.result))
@@ -326,6 +337,16 @@ class TrainingCLI(LightningCLI):
                 self.datamodule,
                 overwrite=self._given.overwrite,
             )
+
+    def _calibrate(self) -> dict[str, Any]:
+        calibration = calibrate_task(
+            self.model,
+            self.datamodule,
+            limit=self._given.trainer.limit_val_batches,
+            device=self.trainer.strategy.root_device,
+        )
+        store(self.folder.best, calibration)
+        return summary_of(calibration)
 
     def _resolved_config(self) -> str:
         given = self._given.clone()
