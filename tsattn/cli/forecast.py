@@ -186,7 +186,8 @@ def _show_notes(notes: Sequence[str]) -> None:
 
 def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
     """Print the scores of each channel and of all, in both units."""
-    scores = [name for name in channels.columns if name not in ("unit", "channel")]
+    bands = [name for name in channels.columns if name.startswith(("coverage-", "width-"))]
+    scores = [n for n in channels.columns if n not in ("unit", "channel", *bands)]
     table = Table()
     for title in ("", "unit", *(name.upper() for name in scores)):
         table.add_column(title, justify="left" if title in ("", "unit") else "right")
@@ -195,5 +196,24 @@ def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
         for row in frame.to_dict("records"):
             numbers = (f"{row[name]:.4g}" for name in scores)
             table.add_row(str(row["channel"]), str(row["unit"]), *numbers, style=style)
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    console = Console() if Console().is_terminal else Console(width=120)
+    console.print(table)
+    if bands:
+        console.print(_band_table(shown, total, bands))
+
+
+def _band_table(channels: pd.DataFrame, total: pd.DataFrame, bands: Sequence[str]) -> Table:
+    """Return coverage in percent and mean width (standardised) of the levels."""
+    table = Table(title="intervals: coverage in percent, mean width in standardised units")
+    table.add_column("")
+    for name in bands:
+        score, _, level = name.partition("-")
+        table.add_column(f"{level} % {score}", justify="right")
+    for frame, style in ((channels, None), (total.assign(channel="all"), "bold")):
+        for row in frame[frame["unit"] == "standardised"].to_dict("records"):
+            cells = (
+                f"{100 * row[name]:.1f}" if name.startswith("coverage") else f"{row[name]:.4g}"
+                for name in bands
+            )
+            table.add_row(str(row["channel"]), *cells, style=style)
+    return table

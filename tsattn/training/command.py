@@ -90,7 +90,13 @@ def run(
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI with a run folder, a test after every fit, and a result."""
+    """LightningCLI with a run folder, a test after every fit, and a result.
+
+    Attributes:
+        data_class: the data module that is built from the settings.
+    """
+
+    data_class: type[ForecastData] = ForecastData
 
     def __init__(
         self,
@@ -106,7 +112,7 @@ class TrainingCLI(LightningCLI):
         self.table: EpochTable | None = None
         super().__init__(
             ForecastTask,
-            ForecastData,
+            self.data_class,
             save_config_callback=None,
             parser_class=RecipeParser,
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
@@ -228,7 +234,7 @@ class TrainingCLI(LightningCLI):
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, self.routing_epochs]
-            callbacks += checkpoint_callbacks(self.folder)
+            callbacks += self.savers()
             callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
@@ -247,6 +253,10 @@ class TrainingCLI(LightningCLI):
             raise ConfigError(
                 f"these trainer settings cannot work here: {error}; see tsattn doctor"
             ) from error
+
+    def savers(self) -> list[Callback]:
+        """Return the callbacks that keep checkpoints."""
+        return [*checkpoint_callbacks(self.folder)]
 
     def before_fit(self) -> None:
         """Create the run folder; from here on files are written."""
@@ -303,7 +313,7 @@ class TrainingCLI(LightningCLI):
 
     def validate(self, **_: Any) -> None:
         """Score the checkpoint that was named on the validation windows."""
-        load_weights(self.model.network, self._given.ckpt_path)
+        self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path))
         self.trainer.validate(self.model, self.datamodule)
 
     def _test(self, checkpoint: Path | None) -> None:
