@@ -94,18 +94,12 @@ def pinball(forecast: Tensor, target: Tensor, level: Tensor) -> Tensor:
     return torch.maximum(level * error, (level - 1) * error)
 
 
-def central_pairs(levels: Sequence[float]) -> list[tuple[int, int]]:
-    """Return the places of the quantiles ``q`` and ``1 - q``, from the widest pair inwards."""
-    places = {round(level, 9): place for place, level in enumerate(levels)}
-    lower = [level for level in sorted(places) if level < 0.5 and round(1 - level, 9) in places]
-    return [(places[level], places[round(1 - level, 9)]) for level in lower]
-
-
 class QuantileErrors(Metric):
     """Pinball loss, and how often the truth lies below each quantile and between two.
 
     Args:
         levels: levels of the quantiles, increasing.
+        pairs: places of the quantiles that are the ends of an interval.
     """
 
     full_state_update = False
@@ -115,9 +109,10 @@ class QuantileErrors(Metric):
     total: Tensor
     entries: Tensor
 
-    def __init__(self, levels: Sequence[float]) -> None:
+    def __init__(self, levels: Sequence[float], pairs: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.levels = tuple(levels)
+        self.pairs = tuple(pairs)
         for name in ("loss", "below", "strictly_below", "total"):
             self.add_state(name, default=torch.zeros(len(levels), dtype=_SUM), dist_reduce_fx="sum")
         self.add_state("entries", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -135,7 +130,7 @@ class QuantileErrors(Metric):
         self.entries += len(forecast_NQ)
 
     def compute(self) -> dict[str, Any]:
-        """Return ``loss``, ``share_below`` and, of central pairs, ``coverage`` and ``width``."""
+        """Return ``loss``, ``share_below`` and, of every pair, ``coverage`` and mean ``width``."""
         below, strictly = self.below / self.entries, self.strictly_below / self.entries
         means = self.total / self.entries
         return {
@@ -148,7 +143,7 @@ class QuantileErrors(Metric):
                     "coverage": (below[high] - strictly[low]).item(),
                     "width": (means[high] - means[low]).item(),
                 }
-                for low, high in central_pairs(self.levels)
+                for low, high in self.pairs
             ],
         }
 

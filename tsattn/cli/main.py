@@ -27,7 +27,7 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
   tsattn bench     kernels | auto | train: speed beside what people use today;
-                   run | plan: fill a table of many runs
+                   run | plan: fill a table of many runs; uncertainty: coverage of intervals
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
@@ -91,6 +91,10 @@ def _bench(words: list[str]) -> int:
 
         return grid_command(words)
     _quieten_libraries()
+    if words[:1] == ["uncertainty"]:
+        from tsattn.bench.uncertainty import uncertainty
+
+        return uncertainty(words[1:])
     from tsattn.bench.command import bench
 
     return bench(words)
@@ -135,6 +139,8 @@ def _forecast(words: list[str]) -> int:
 
 
 def _backtest(words: list[str]) -> int:
+    if "--refit" in words:
+        _quieten_libraries()
     from tsattn.cli.forecast import backtest
 
     return backtest(words)

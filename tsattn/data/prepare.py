@@ -179,9 +179,7 @@ def _whole_series(
         )
     dropped = [one for one in range(panel.num_series) if one not in keep]
     notes = _short_notes(panel, dropped, [], context + horizon)
-    whole = tuple(
-        Borders(train=(0, ends[one]), val=(ends[one],) * 2, test=(ends[one],) * 2) for one in keep
-    )
+    whole = tuple(Borders((0, end), (end, end), (end, end)) for end in (ends[k] for k in keep))
     return panel.with_series(tuple(panel.series[one] for one in keep)), whole, notes
 
 

@@ -78,9 +78,7 @@ def _validation_pool(
     return stored_LHK[[rows[row] for row in spread]]
 
 
-def _taken(
-    scores_WHK: Tensor, pool_MHK: Tensor, alpha: float, step: int, gamma: float
-) -> Tensor:
+def _taken(scores_WHK: Tensor, pool_MHK: Tensor, alpha: float, step: int, gamma: float) -> Tensor:
     """Return the scores [W, H, K] that the bands of the windows are made of."""
     windows, horizon, names = scores_WHK.shape
     size = len(pool_MHK)

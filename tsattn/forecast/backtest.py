@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tsattn.errors import ConfigError
-from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.adaptive import adaptive_bands
+from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead, Band, Intervals, Method
 from tsattn.forecast.trained import Trained
@@ -84,8 +84,8 @@ class Backtest:
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
             also its ``cutoff``, the latest where series end at different times), the five scores,
-            and two of every level; NaN where a score is not defined. A mean over channels in original units mixes
-            units where the channels do.
+            and two of every level; NaN where a score is not defined. A mean over channels in
+            original units mixes units where the channels do.
 
         Raises:
             ConfigError: an unknown name.

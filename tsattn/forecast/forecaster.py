@@ -211,11 +211,20 @@ class Forecaster:
             ConfigError: ``windows`` or ``step`` below 1, ``levels`` or ``refit`` that cannot be,
                 or ``new_series`` with a network that cannot.
         """
-        from tsattn.forecast.backtest import Asked, evaluate  # needs torchmetrics, which takes its time
+        from tsattn.forecast.backtest import (
+            Asked,
+            evaluate,
+            scored,
+        )  # needs torchmetrics, which takes its time
 
         _refuse_sizes(windows=windows, step=step)
         chosen = checked_levels(levels)
         how = self.intervals.method(method) if chosen else None
+        if refit and new_series:
+            raise ConfigError(
+                "refit=True trains on all rows before each window, so there are no new series; "
+                "leave one of them out"
+            )
         network = self._network(new_series=new_series)
         rows = self.context + self.horizon + (windows - 1) * step
         needed = (
@@ -224,6 +233,11 @@ class Forecaster:
         history = self._history(frame, rows, needed, new_series, sort, reading)
         together = self._together(history, new_series=new_series)
         asked = Asked(chosen, how, self.intervals) if how else None
+        if refit:
+            from tsattn.forecast.refitting import forecast_refitted
+
+            ahead = forecast_refitted(self, history, windows, step, together)
+            return scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
         return evaluate(network, history, self.trained, windows, step, together, asked)
 
     def _network(self, *, new_series: bool) -> ForecastNetwork:

@@ -10,8 +10,8 @@ from torch import Tensor
 from tsattn.data.scaling import Scaler
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.trained import Trained
-from tsattn.metrics import central_pairs
 from tsattn.models import ForecastNetwork
+from tsattn.nn.quantiles import central_pairs
 from tsattn.training.conformal import RECORD_KEY, Calibration
 
 Method = Literal["conformal", "quantile", "adaptive"]
@@ -197,7 +197,9 @@ def checked_levels(levels: Sequence[float] | None) -> tuple[float, ...]:
     try:
         given = [float(level) for level in levels]
     except (TypeError, ValueError):
-        raise ConfigError(f"levels {levels!r} are no numbers; expected some such as 80 95") from None
+        raise ConfigError(
+            f"levels {levels!r} are no numbers; expected some such as 80 95"
+        ) from None
     if not given:
         raise ConfigError("levels are empty; give some such as 80 95, or leave levels out")
     bad = [level for level in given if not 0 < level < 100]

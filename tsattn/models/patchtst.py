@@ -179,7 +179,8 @@ class PatchTST(ForecastNetwork):
         losses: Losses,
     ) -> Forecast:
         """Make quantiles of the outputs, step by step: those of a step lie together."""
-        outputs_BHCQ = outputs_BCO.unflatten(-1, (self.horizon, -1)).transpose(1, 2)
+        sizes = (*outputs_BCO.shape[:2], self.horizon, len(levels))
+        outputs_BHCQ = outputs_BCO.reshape(sizes).transpose(1, 2)
         median_BHC, gaps_BHCG = levels.split(outputs_BHCQ)
         if self.revin and statistics:
             median_BHC = self.revin.restore(median_BHC, statistics)

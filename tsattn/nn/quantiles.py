@@ -77,3 +77,10 @@ class QuantileLevels:
         for gap in distances[..., place:].unbind(-1):
             above.append(above[-1] + gap)
         return torch.stack([*reversed(below), *above[1:]], dim=-1)
+
+
+def central_pairs(levels: Sequence[float]) -> list[tuple[int, int]]:
+    """Return the places of the quantiles ``q`` and ``1 - q``, from the widest pair inwards."""
+    places = {round(level, 9): place for place, level in enumerate(levels)}
+    lower = [level for level in sorted(places) if level < 0.5 and round(1 - level, 9) in places]
+    return [(places[level], places[round(1 - level, 9)]) for level in lower]

@@ -70,7 +70,9 @@ def summary_of(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def calibrate_run(folder: Path, *, root: Path | None = None, overwrite: bool = False) -> Calibration:
+def calibrate_run(
+    folder: Path, *, root: Path | None = None, overwrite: bool = False
+) -> Calibration:
     """Calibrate the best checkpoint of a run that has none, with the data of its ``config.yaml``.
 
     Args:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError
-from tsattn.metrics import central_pairs
 from tsattn.models import Forecast
+from tsattn.nn.quantiles import central_pairs
 
 RECORD_KEY = "conformal"
 FINE = (*range(5, 50, 5), *range(50, 100), 99.5, 99.9)
@@ -82,12 +82,11 @@ class Calibration:
             ConfigError: a level that needs more windows than there were.
         """
         place = bisect_left(self.levels, level)
-        few = min(self.windows[k] for k in places)
         if place < len(self.levels):
             scores_HK = self.scores_PLHK[self.pair_for(level), place][:, list(places)]
             if torch.isfinite(scores_HK).all():
                 return scores_HK.double()
-            few = min(self.windows[places[k]] for k in (~torch.isfinite(scores_HK)).nonzero()[:, 1])
+        few = min(self.windows[k] for k in places)
         short = next(n for n, k in zip(names, places, strict=True) if self.windows[k] == few)
         most = [one for one in self.levels if conformal_rank(few, one) <= few]
         most_text = f"at most {most[-1]:g} percent" if most else "no interval"
@@ -170,7 +169,9 @@ def calibrate(
     ]
     scores_WHCP = torch.cat(parts)
     series_W = windows.series_W[index_W]
-    groups = [scores_WHCP[series_W == one] for one in range(series)] if series > 1 else [scores_WHCP]
+    groups = (
+        [scores_WHCP[series_W == one] for one in range(series)] if series > 1 else [scores_WHCP]
+    )
     names = channels if series == 1 else series
     fine = len(pairs) * len(FINE) * windows.horizon * names <= _MOST_STORED
     levels = tuple(float(level) for level in (FINE if fine else COARSE))

@@ -261,7 +261,7 @@ def _scales(data: Mapping[str, Any]) -> tuple[list[str], torch.Tensor]:
 @contextmanager
 def undisturbed_process() -> Iterator[None]:
     """Train in between: random streams and the environment are afterwards as they were."""
-    environ, own, numpys = dict(os.environ), random.getstate(), np.random.get_state()  # noqa: NPY002
+    environ, own, numpys = dict(os.environ), random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
             yield
@@ -269,4 +269,4 @@ def undisturbed_process() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environ)
         random.setstate(own)
-        np.random.set_state(numpys)  # noqa: NPY002
+        np.random.set_state(numpys)

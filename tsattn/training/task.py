@@ -14,6 +14,7 @@ from tsattn.metrics import QuantileErrors, WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import plan_competitions
+from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
 from tsattn.training.checkpoint import (
     FORMAT,
@@ -77,7 +78,8 @@ class ForecastTask(L.LightningModule):
         self.loss_weights = loss_weights(network)
         self.val_errors = WindowErrors(network.channels)
         self.test_errors = WindowErrors(network.channels)
-        self.test_quantiles = QuantileErrors(network.quantiles) if network.quantiles else None
+        levels = network.quantiles
+        self.test_quantiles = QuantileErrors(levels, central_pairs(levels)) if levels else None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> "ForecastTask":
