@@ -78,7 +78,7 @@ class WindowErrors(Metric):
         }
 
 
-def pinball(forecast: Tensor, target: Tensor, level: Tensor) -> Tensor:
+def pinball(forecast: Tensor, target: Tensor, level: Tensor | float) -> Tensor:
     """Return ``max(q (y - f), (q - 1)(y - f))``, in [0, inf), of every entry; shapes broadcast.
 
     Its mean is smallest where ``f`` is the quantile ``q``.

@@ -57,6 +57,20 @@ def store(path: Path, calibration: Calibration) -> None:
     SafeCheckpointIO().save_checkpoint(content, path)
 
 
+def calibrate_best(
+    task: ForecastTask,
+    data: ForecastData,
+    best: Path,
+    *,
+    limit: int | float | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Calibrate as `calibrate_task` does, keep it in a checkpoint, and return its summary."""
+    calibration = calibrate_task(task, data, limit=limit, device=device)
+    store(best, calibration)
+    return summary_of(calibration)
+
+
 def summary_of(calibration: Calibration) -> dict[str, Any]:
     """Return what ``result.json`` says of a calibration."""
     finite_L = torch.isfinite(calibration.scores_PLHK).all(dim=(0, 2, 3)).tolist()

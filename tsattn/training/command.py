@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from tsattn.errors import ConfigError
 from tsattn.models.base import LATER_OPTIONS
 from tsattn.training import report
-from tsattn.training.calibrating import calibrate_task, store, summary_of
+from tsattn.training.calibrating import calibrate_best
 from tsattn.training.callbacks import (
     MONITOR,
     EpochTable,
@@ -335,7 +335,13 @@ class TrainingCLI(LightningCLI):
             seconds=self.table.seconds if self.table else 0.0,
         )
         if self.keeps_files and self._given.calibrate:
-            self.result["conformal"] = self._calibrate()
+            self.result["conformal"] = calibrate_best(
+                self.model,
+                self.datamodule,
+                self.folder.best,
+                limit=self._given.trainer.limit_val_batches,
+                device=self.trainer.strategy.root_device,
+            )
         report.show_result(self.result)
         if self.keeps_files:
             write_atomically(self.folder.result, as_json(self.result))
@@ -347,16 +353,6 @@ class TrainingCLI(LightningCLI):
                 self.datamodule,
                 overwrite=self._given.overwrite,
             )
-
-    def _calibrate(self) -> dict[str, Any]:
-        calibration = calibrate_task(
-            self.model,
-            self.datamodule,
-            limit=self._given.trainer.limit_val_batches,
-            device=self.trainer.strategy.root_device,
-        )
-        store(self.folder.best, calibration)
-        return summary_of(calibration)
 
     def _resolved_config(self) -> str:
         given = self._given.clone()

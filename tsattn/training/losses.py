@@ -30,7 +30,7 @@ def make_loss(name: LossName, quantile: float = 0.5) -> Callable[[Tensor, Tensor
         raise ValueError(f"quantile must be in (0, 1), got {quantile}")
 
     def of_one(forecast: Tensor, target: Tensor) -> Tensor:
-        return pinball(forecast, target, forecast.new_tensor(quantile)).mean()
+        return pinball(forecast, target, quantile).mean()
 
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "mse": F.mse_loss,
