@@ -43,21 +43,30 @@ def test_every_window_takes_what_a_plain_loop_takes() -> None:
     for step in (1, 2, 5):
         scores = np.abs(rng.normal(size=(WINDOWS, HORIZON, 2))) * 3
         pool = np.abs(rng.normal(size=(20, HORIZON, 2)))
-        made = _taken(torch.from_numpy(scores), torch.from_numpy(pool), 0.2, step, 0.05)
-        for name in range(2):
-            expected = by_hand(scores[..., name], pool[..., name], 0.2, step, 0.05)
-            np.testing.assert_allclose(made[..., name], expected)
+        alphas = [0.2, 0.05]
+        made_LWHK = _taken(
+            torch.from_numpy(scores),
+            torch.from_numpy(pool),
+            torch.tensor(alphas).double(),
+            step,
+            0.05,
+        )
+        for alpha, made in zip(alphas, made_LWHK, strict=True):
+            for name in range(2):
+                expected = by_hand(scores[..., name], pool[..., name], alpha, step, 0.05)
+                np.testing.assert_allclose(made[..., name], expected)
 
 
 def test_what_is_not_known_yet_changes_nothing() -> None:
     """Scores of the last windows, and of steps beyond the cutoff, leave the others as they are."""
     scores = torch.rand(30, HORIZON, 1, dtype=torch.float64)
     pool = torch.rand(20, HORIZON, 1, dtype=torch.float64)
-    before = _taken(scores, pool, 0.2, 1, 0.1)
+    aim = torch.tensor([0.2], dtype=torch.float64)
+    before = _taken(scores, pool, aim, 1, 0.1)[0]
     for h in range(HORIZON):
         other = scores.clone()
         other[10, h] = 50
-        after = _taken(other, pool, 0.2, 1, 0.1)
+        after = _taken(other, pool, aim, 1, 0.1)[0]
         known = 10 + h + 1
         assert torch.equal(after[:known], before[:known])
         assert not torch.equal(after[known:], before[known:])
@@ -65,7 +74,7 @@ def test_what_is_not_known_yet_changes_nothing() -> None:
 
 def test_pool_is_every_whole_percent_of_the_validation_scores() -> None:
     made = calibration()
-    pool = _validation_pool(Intervals(None, made), 80, ["a"], [0])
+    pool = _validation_pool(Intervals(None, made), [80.0], ["a"], [0])
     assert pool.shape == (POOL - 1, 2, 1)
     ordered = pool[:, 0, 0].sort().values
     place = made.levels.index(80.0)

