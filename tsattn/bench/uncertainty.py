@@ -1,6 +1,6 @@
 """``tsattn bench uncertainty``: coverage and width of intervals on the test windows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser
 
 from tsattn.errors import ConfigError, ExistsError
 from tsattn.forecast import Forecaster
-from tsattn.forecast.backtest import Backtest
-from tsattn.forecast.intervals import METHODS, Method
+from tsattn.forecast.backtest import Asked, Backtest
+from tsattn.forecast.intervals import METHODS, Intervals, Method, checked_levels
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.reopened import data_of, settings_of
 
@@ -57,7 +57,7 @@ class TestPart:
     @property
     def methods(self) -> list[Method]:
         """The kinds of intervals that its checkpoint has something for."""
-        intervals = self.forecaster.intervals
+        intervals = self.intervals
         made: list[Method] = []
         if intervals.calibration is not None:
             made += ["conformal", "adaptive"]
@@ -65,20 +65,32 @@ class TestPart:
             made.append("quantile")
         return made
 
-    def backtest(self, levels: Sequence[float], method: Method) -> Backtest:
-        """Forecast all test windows, as `tsattn backtest --windows N --step 1` does."""
-        return self.forecaster.backtest(self.frame, self.windows, levels=levels, method=method)
+    def backtests(self, levels: Sequence[float]) -> dict[Method, Backtest]:
+        """Forecast all test windows, as `tsattn backtest --windows N --step 1` does, by method."""
+        made, intervals = self.forecaster.backtest(self.frame, self.windows), self.intervals
+        return {
+            method: made.with_bands(Asked(tuple(levels), method, intervals))
+            for method in self.methods
+        }
+
+    @property
+    def intervals(self) -> Intervals:
+        """What the checkpoint has for intervals."""
+        return self.forecaster.intervals
 
 
-def rows_of(part: TestPart, levels: Sequence[float]) -> list[dict[str, object]]:
+def rows_of(
+    part: TestPart, levels: Sequence[float], backtests: Mapping[Method, Backtest]
+) -> list[dict[str, object]]:
     """Return a row for each method and level, its columns `COLUMNS`."""
     rows: list[dict[str, object]] = []
-    for method in part.methods:
-        made = part.backtest(levels, method)
-        by = {name: _standardised(made, name) for name in ("total", "step", "channel")}
+    for method, made in backtests.items():
+        total, steps, channels = (
+            made.band_scores("standardised", kept) for kept in ([], ["step"], ["channel"])
+        )
         for level in levels:
             coverage = f"coverage-{level:.12g}"
-            by_channel = by["channel"].set_index("channel")[coverage]
+            worst = int(channels[coverage].argmin())
             rows.append(
                 {
                     "run": part.name,
@@ -86,11 +98,13 @@ def rows_of(part: TestPart, levels: Sequence[float]) -> list[dict[str, object]]:
                     "windows": part.windows,
                     "method": _called(method, part),
                     "level": level,
-                    "coverage": by["total"][coverage].iloc[0],
-                    "width": by["total"][f"width-{level:.12g}"].iloc[0],
-                    "first_step": by["step"][coverage].iloc[0],
-                    "last_step": by["step"][coverage].iloc[-1],
-                    "worst_channel": f"{by_channel.idxmin()} ({100 * by_channel.min():.0f})",
+                    "coverage": total[coverage][0],
+                    "width": total[f"width-{level:.12g}"][0],
+                    "first_step": steps[coverage][0],
+                    "last_step": steps[coverage][-1],
+                    "worst_channel": (
+                        f"{made.names[worst]} ({100 * channels[coverage][worst]:.0f})"
+                    ),
                 }
             )
     return rows
@@ -100,11 +114,6 @@ def _called(method: Method, part: TestPart) -> str:
     if part.forecaster.intervals.quantiles is None or method == "quantile":
         return method
     return {"conformal": "CQR", "adaptive": "adaptive CQR"}[method]
-
-
-def _standardised(made: Backtest, by: str) -> pd.DataFrame:
-    scores = made.scores(by)
-    return scores[scores["unit"] == "standardised"]
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
@@ -149,12 +158,14 @@ def uncertainty(words: Sequence[str]) -> int:
     given = parser.parse_args(list(words))
     if given.out and given.out.exists() and not given.overwrite:
         raise ExistsError(f"{given.out} exists; choose another, or replace it with --overwrite")
+    levels = checked_levels(given.levels)
     rows: list[dict[str, object]] = []
     for run in given.runs:
         part = TestPart.of(run, given.root)
-        rows += rows_of(part, given.levels)
+        backtests = part.backtests(levels)
+        rows += rows_of(part, levels, backtests)
         if given.plot:
-            _draw(part, given.levels, given.plot, overwrite=given.overwrite)
+            _draw(part.name, backtests, given.plot, overwrite=given.overwrite)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     print(as_markdown(frame), end="")
     if given.out:
@@ -163,12 +174,14 @@ def uncertainty(words: Sequence[str]) -> int:
     return 0
 
 
-def _draw(part: TestPart, levels: Sequence[float], folder: Path, *, overwrite: bool) -> None:
+def _draw(
+    name: str, backtests: Mapping[Method, Backtest], folder: Path, *, overwrite: bool
+) -> None:
     from tsattn.forecast.pictures import draw_errors
 
     folder.mkdir(parents=True, exist_ok=True)
-    for method in part.methods:
-        path = folder / f"{part.name}-{method}.png"
+    for method, made in backtests.items():
+        path = folder / f"{name}-{method}.png"
         if path.exists() and not overwrite:
             raise ExistsError(f"{path} exists; replace it with --overwrite")
-        draw_errors(path, part.backtest(levels, method))
+        draw_errors(path, made)

@@ -1,7 +1,7 @@
 """Rolling evaluation: forecasts of rows that are known, and what they are worth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,14 @@ class Asked:
     intervals: Intervals
 
     def bands(
-        self, ahead: Ahead, truth_WHK: Tensor, step: int, history: History
+        self,
+        ahead: Ahead,
+        truth_WHK: Tensor,
+        step: int,
+        names: tuple[str, ...],
+        known: tuple[int | None, ...],
     ) -> dict[float, Band]:
         """Return standardised bands by level, of windows ``step`` rows apart."""
-        names, known = history.names, history.known
         if self.method != "adaptive":
             return self.intervals.bands(ahead, self.levels, self.method, names, known)
         return adaptive_bands(self.intervals, ahead, truth_WHK, step, self.levels, names, known)
@@ -59,6 +63,9 @@ class Backtest:
         notes: what was recognised in the source.
         bands: standardised intervals by level in percent; mostly none.
         scale_K: the names' deviation, by which a standardised width becomes one in original units.
+        ahead: the forecasts as the network made them.
+        known: the names' places among those trained on.
+        step: rows between two windows.
     """
 
     names: tuple[str, ...]
@@ -69,6 +76,16 @@ class Backtest:
     notes: tuple[str, ...] = ()
     bands: Mapping[float, Band] = field(default_factory=dict)
     scale_K: Tensor | None = None
+    ahead: Ahead | None = None
+    known: tuple[int | None, ...] = ()
+    step: int = 1
+
+    def with_bands(self, asked: Asked) -> "Backtest":
+        """Return the same forecasts with other intervals."""
+        assert self.ahead is not None
+        truth_WHK = self.truth_WHK["standardised"]
+        bands = asked.bands(self.ahead, truth_WHK, self.step, self.names, self.known)
+        return replace(self, bands=bands)
 
     def scores(self, *by: str) -> pd.DataFrame:
         """Return MSE, MAE, MASE, WAPE and sMAPE (`tsattn.metrics.point_scores`), tidy.
@@ -114,9 +131,15 @@ class Backtest:
             elif axis == "window":
                 columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK.max(axis=1)[place])
         named = {name: scores[name].numpy() for name in SCORES}
-        return pd.DataFrame(columns | named | self._band_scores(unit, kept))
+        return pd.DataFrame(columns | named | self.band_scores(unit, kept))
 
-    def _band_scores(self, unit: str, kept: list[str]) -> dict[str, np.ndarray]:
+    def band_scores(self, unit: str, kept: list[str]) -> dict[str, np.ndarray]:
+        """Return the columns ``coverage-80`` and ``width-80`` of every level, a row for each group.
+
+        Args:
+            unit: one of `UNITS`, for the width.
+            kept: axes that have rows of their own, in the order of `AXES`.
+        """
         truth_WHK = self.truth_WHK["standardised"]
         scores: dict[str, np.ndarray] = {}
         for level, band in sorted(self.bands.items()):
@@ -194,9 +217,7 @@ def scored(
     cutoff_rows_KW = history.rows_KN[:, (starts_W + trained.context - 1).numpy()]
     moments = history.times.tz_localize(None).to_numpy()
     standardised = ((truth - mean_K) / scale_K).float().double()
-    step = int(starts_W[1]) if len(starts_W) > 1 else 1
-    bands = asked.bands(ahead, standardised, step, history) if asked else {}
-    return Backtest(
+    made = Backtest(
         names=history.names,
         cutoffs_WK=moments[cutoff_rows_KW.T],
         forecast_WHK={
@@ -209,6 +230,9 @@ def scored(
         },
         naive_WK={"standardised": naive / scale_K, "original": naive},
         notes=history.notes,
-        bands=bands,
         scale_K=scale_K,
+        ahead=ahead,
+        known=history.known,
+        step=int(starts_W[1]) if len(starts_W) > 1 else 1,
     )
+    return made.with_bands(asked) if asked else made
