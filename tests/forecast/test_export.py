@@ -42,8 +42,20 @@ def test_export_forecasts_and_scores_exactly_as_the_run(
     pd.testing.assert_frame_equal(
         again.predict(illness_frame), forecaster.predict(illness_frame), check_exact=True
     )
-    ours, theirs = (one.backtest(illness_frame, 3, 2).scores() for one in (again, forecaster))
+    bands = [one.predict(illness_frame, [80, 95]) for one in (again, forecaster)]
+    assert "OT-lo-95" in bands[0]
+    pd.testing.assert_frame_equal(bands[0], bands[1], check_exact=True)
+    ours, theirs = (
+        one.backtest(illness_frame, 3, 2, levels=[80]).scores() for one in (again, forecaster)
+    )
     pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_export_does_not_know_how_to_train_again(
+    exported: Path, illness_frame: pd.DataFrame
+) -> None:
+    with pytest.raises(ConfigError, match="run folder"):
+        Forecaster.load(exported).backtest(illness_frame, refit=True)
 
 
 def test_commands_take_an_export_in_the_place_of_a_run(
@@ -250,13 +262,14 @@ def test_card_says_what_the_run_says(illness: Finished, exported: Path) -> None:
         f"seed: {result['seed']}",
         result["device"].split(",")[0],
         f"torch {result['versions']['torch']}",
-        "Point forecasts only",
+        "Split-conformal intervals of 5 to 99.9 percent",
         'Forecaster.load("illness_model")',
         "was not tested",
         "Test windows begin at every row",
     ):
         assert fact.replace("_", "\\_") in body or fact in body, fact
     assert "Refitted" not in body
+    assert "Point forecasts only" not in body
 
 
 def test_hub_reads_the_header_of_the_card(exported: Path) -> None:

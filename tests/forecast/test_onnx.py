@@ -137,6 +137,24 @@ def test_variants_of_patchtst_agree(
     require_same(tmp_path / "model.onnx", network, trained, 5)
 
 
+def test_quantiles_are_an_output_of_their_own(trained: Trained, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    network = patchtst(quantiles=[0.1, 0.5, 0.9])
+    said = write_onnx(tmp_path / "model.onnx", network, trained)
+    assert list(said.outputs) == ["forecast", "quantiles"]
+    mean, scale = trained.scaler.mean_SC.numpy(), trained.scaler.scale_SC.numpy()
+    x_BTC = np.random.default_rng(0).normal(size=(3, 12, 3))
+    with torch.inference_mode():
+        made = network.eval()(torch.from_numpy(x_BTC).float())
+    forecast, quantiles = session(tmp_path / "model.onnx").run(
+        None, {"window": x_BTC * scale + mean}
+    )
+    assert made.quantiles is not None
+    np.testing.assert_allclose((forecast - mean) / scale, made.mean.numpy(), atol=1e-4)
+    unit = scale[..., np.newaxis]
+    np.testing.assert_allclose((quantiles - mean[..., None]) / unit, made.quantiles, atol=1e-4)
+
+
 def test_graph_in_an_export_gives_the_forecast_of_the_command(train: Train, tmp_path: Path) -> None:
     frame = wide_frame()
     calendar = ["hour_of_day", "day_of_week"]

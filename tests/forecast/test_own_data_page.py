@@ -59,7 +59,10 @@ def test_everything_on_the_page_does_what_it_says(
             status = main(words + (SHORT if words[0] == "fit" else []))
             assert status == 0, (words, capsys.readouterr().err)
     assert set(typed) == {"data", "fit", "forecast", "backtest", "export"}
-    assert len(pd.read_csv("forecast.csv")) == 30
+    made = pd.read_csv("forecast.csv")
+    assert len(made) == 30
+    assert (made["OT-lo-95"] <= made["OT-lo-80"]).all()
+    assert {"coverage-80", "width-95"} <= set(pd.read_csv("scores.csv"))
     assert Path("forecast.csv").read_bytes() == Path("again.csv").read_bytes()
     assert len(pd.read_csv("scores.csv")) == 2 * 20 * 8 * 30
     for picture in ("forecast.png", "error.png"):

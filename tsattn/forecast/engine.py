@@ -12,6 +12,7 @@ from tsattn.data.scaling import Scaler
 from tsattn.data.windows import Windows
 from tsattn.errors import DataError
 from tsattn.forecast.history import History
+from tsattn.forecast.intervals import Ahead
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
 
@@ -79,8 +80,8 @@ def forecast_windows(
     trained: Trained,
     starts_W: Tensor,
     together: tuple[int, ...] | None,
-) -> Tensor:
-    """Return standardised forecasts [W, H, K] of windows.
+) -> Ahead:
+    """Return standardised forecasts of windows.
 
     Args:
         network: the network, of all channels or of one.
@@ -109,22 +110,30 @@ def forecast_windows(
         trained.context,
         trained.horizon,
     )
-    y_WHC = _run(network, windows)
-    y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
-    if together is None:
-        return y_SWHC.squeeze(-1).permute(1, 2, 0)
-    return y_SWHC[0][:, :, torch.tensor(together)]
+
+    def by_name(y_WHC: Tensor) -> Tensor:
+        y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
+        if together is None:
+            return y_SWHC.squeeze(3).movedim(0, 2)
+        return y_SWHC[0][:, :, torch.tensor(together)]
+
+    made = _run(network, windows)
+    quantiles = made.quantiles_WHKQ
+    return Ahead(by_name(made.mean_WHK), None if quantiles is None else by_name(quantiles))
 
 
-def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
+def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     size = max(1, _VALUES // ((windows.context + windows.horizon) * network.channels))
     parts: list[Tensor] = []
+    quantiles: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
             forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
             parts.append(forecast.mean.float())
-    return torch.cat(parts)
+            if forecast.quantiles is not None:
+                quantiles.append(forecast.quantiles.float())
+    return Ahead(torch.cat(parts), torch.cat(quantiles) if quantiles else None)
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:
