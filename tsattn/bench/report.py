@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.bench import auto, memory, mixture_timing
+from tsattn.bench import auto, forecasting, memory, mixture_timing
 from tsattn.bench.auto import Comparison
+from tsattn.bench.forecasting import ForecastTiming
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
@@ -27,11 +28,12 @@ Timings = (
     | Sequence[Comparison]
     | Sequence[MemoryUse]
     | Sequence[MixtureTiming]
+    | Sequence[ForecastTiming]
 )
 Cells = list[str]
 _WORDS = {
     "case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who", "batch",
-    "layers", "how", "part", "precision",
+    "layers", "how", "part", "precision", "task",
 }  # fmt: skip
 
 
@@ -99,22 +101,25 @@ def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
         return memory.table(used)
     if mixed := _mixtures(timings):
         return mixture_timing.table(mixed)
+    if forecasts := [t for t in timings if isinstance(t, ForecastTiming)]:
+        return forecasting.table(forecasts)
     timed = [t for t in timings if isinstance(t, KernelTiming | TrainTiming)]
     peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
     if timed and isinstance(timed[0], KernelTiming):
-        titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
+        titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product"]
+        titles += ["of copy", "peak MiB"]
     else:
         titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
     return titles + [f"x {peer}" for peer in peers], rows
 
 
 def _cells(timing: KernelTiming | TrainTiming) -> Cells:
+    peak = "" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
     if isinstance(timing, KernelTiming):
         place = [timing.case, timing.dtype, timing.activation, timing.phase, timing.name]
         shares = [_percent(timing.arithmetic_share), _percent(timing.traffic_share)]
-        return [*place, _time(timing.milliseconds), *shares]
-    peak = "" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
+        return [*place, _time(timing.milliseconds), *shares, peak]
     place = [timing.recipe, timing.phase, timing.name, _time(timing.milliseconds)]
     return [*place, f"{timing.gflops:.0f}", _percent(timing.share), peak]
 

@@ -116,7 +116,7 @@ def _parser(command: str) -> ArgumentParser:
         prog=f"tsattn {command}", description=_ABOUT[command], allow_abbrev=False
     )
     add = parser.add_argument
-    add("--ckpt", type=Path, required=True, help="run folder, or a checkpoint's file")
+    add("--ckpt", type=Path, required=True, help="run folder, export, or a checkpoint's file")
     add("--data", type=Path, required=True, help="CSV file, wide or long (unique_id, ds, y)")
     add("--out", type=Path | None, required=command == "forecast", help="CSV file to write")
     add("--plot", type=Path | None, help="PNG file to write")

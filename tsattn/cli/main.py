@@ -23,10 +23,11 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn backtest  forecast the end of known data, window by window, and score that
   tsattn calibrate RUN: keep what intervals need in a run trained without it
   tsattn refit     RUN: train once more on all rows, for forecasts from now on
+  tsattn export    a run as a folder to give away: safetensors, JSON, model card, ONNX
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
-  tsattn bench     kernels | auto | train: speed beside what people use today;
+  tsattn bench     kernels | auto | train | forecast: speed beside what people use today;
                    run | plan: fill a table of many runs; uncertainty: coverage of intervals
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows
@@ -146,6 +147,12 @@ def _backtest(words: list[str]) -> int:
     return backtest(words)
 
 
+def _export(words: list[str]) -> int:
+    from tsattn.cli.export import export
+
+    return export(words)
+
+
 def _calibrate(words: list[str]) -> int:
     _quieten_libraries()
     from tsattn.cli.calibrate import calibrate
@@ -216,6 +223,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "data": _data,
     "doctor": _doctor,
+    "export": _export,
     "forecast": _forecast,
     "leaderboard": _leaderboard,
     "moe": _moe,

@@ -92,7 +92,8 @@ def forecast_windows(
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
     """
-    marks_URM = calendar.marks(trained.calendar)[:, : len(values_RK)]
+    features = trained.calendar if network.uses_calendar else ()
+    marks_URM = calendar.marks(features)[:, : len(values_RK)]
     if together is None:
         values_SRC = values_RK.T.unsqueeze(-1)
         marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]

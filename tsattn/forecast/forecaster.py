@@ -16,6 +16,7 @@ from tsattn.forecast.outlook import Outlook
 from tsattn.forecast.sources import Frame, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
+from tsattn.training.artifact import RECORD_FILE, is_artifact
 from tsattn.training.checkpoint import load_trained
 from tsattn.training.folder import RunFolder
 
@@ -61,7 +62,8 @@ class Forecaster:
         """Open a checkpoint; nothing in the file is executed.
 
         Args:
-            path: a run folder, whose best checkpoint is taken, or a checkpoint's file.
+            path: a run folder, whose best checkpoint is taken, a checkpoint's file, or a folder
+                that ``tsattn export`` wrote.
             network: a network to load the weights into, for one that a checkpoint cannot name.
 
         Raises:
@@ -72,7 +74,8 @@ class Forecaster:
         loaded, record = load_trained(file, network)
         trained = trained_of(record, loaded, str(file))
         intervals = intervals_of(record, loaded, trained, str(file))
-        return cls(loaded, trained, intervals, RunFolder(path) if path.is_dir() else None)
+        run = RunFolder(path) if path.is_dir() and file != path else None
+        return cls(loaded, trained, intervals, run)
 
     @property
     def context(self) -> int:
@@ -265,13 +268,13 @@ class Forecaster:
 
 
 def _checkpoint(path: Path) -> Path:
-    if not path.is_dir():
+    if not path.is_dir() or is_artifact(path):
         return path
     best = RunFolder(path).best
     if not best.is_file():
         raise CheckpointError(
-            f"{path} is a folder without {best.relative_to(path)}; expected a run folder of tsattn "
-            "fit, or a checkpoint's file"
+            f"{path} is a folder without {best.relative_to(path)} or {RECORD_FILE}; expected a run "
+            "folder of tsattn fit, a folder of tsattn export, or a checkpoint's file"
         )
     return best
 

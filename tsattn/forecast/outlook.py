@@ -71,7 +71,7 @@ class Outlook:
         zone = calendar.future[0].tz
         stamps = pd.DatetimeIndex(moments_UH[calendar.which_K].reshape(-1).view("datetime64[us]"))
         cells: dict[str, Any] = {
-            "unique_id": pd.Index(list(history.labels)).repeat(horizon).to_numpy(),
+            "unique_id": pd.Index(list(history.labels)).repeat(horizon),
             "ds": stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone),
             "y": self.mean_KH.reshape(-1),
         }

@@ -75,10 +75,12 @@ class ForecastNetwork(nn.Module):
         horizon: number of steps H it forecasts.
         init_args: the arguments of its constructor.
         quantiles: levels of the quantiles that it forecasts; None for a point forecast.
+        uses_calendar: whether it looks at calendar features; where not, nobody has to make them.
     """
 
     init_args: dict[str, Any]
     quantiles: tuple[float, ...] | None = None
+    uses_calendar: bool = True
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()

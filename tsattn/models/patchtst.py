@@ -81,6 +81,8 @@ class PatchTST(ForecastNetwork):
         torch.Size([4, 192, 7])
     """
 
+    uses_calendar = False
+
     def __init__(
         self,
         channels: int,
@@ -205,8 +207,10 @@ class PatchTST(ForecastNetwork):
     def _evaluates_in_parts(self) -> bool:
         """Whether channels share all maps, and every token is fed by itself.
 
-        A mixture's losses are those of a whole batch.
+        A mixture's losses are those of a whole batch, and an exported graph is of any batch.
         """
+        if torch.compiler.is_exporting():
+            return False
         if self.training or torch.is_grad_enabled() or self.head.individual:
             return False
         return all(type(layer.feedforward) is FeedForward for layer in self.layers)

@@ -85,6 +85,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
         if not 0 <= self.label <= context:
             raise ValueError(f"label must be within the context 0..{context}, got {label}")
         self.calendar_features = calendar_features
+        self.uses_calendar = calendar_features > 0
 
         def attention() -> MultiHeadActiveAttention:
             return MultiHeadActiveAttention(
@@ -138,7 +139,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
             ValueError: a window or calendar features of another shape than built for.
         """
         self.check_window(x_BTC)
-        self._check_marks(len(x_BTC), marks_BTM, future_marks_BHM)
+        self._check_marks(x_BTC.shape[0], marks_BTM, future_marks_BHM)
         losses: Losses = {}
         memory = self.encoder_embed(x_BTC, marks_BTM)
         for layer in self.encoder:
