@@ -33,6 +33,9 @@ def forecast(words: Sequence[str]) -> int:
     """
     parser = _parser("forecast")
     parser.add_argument("--levels", type=float, nargs="+", help="coverage of intervals in percent")
+    parser.add_argument(
+        "--future", type=Path | None, help="CSV file with the covariates that are known ahead"
+    )
     given = parser.parse_args(list(words))
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
@@ -40,6 +43,7 @@ def forecast(words: Sequence[str]) -> int:
         outlook = forecaster.outlook(
             given.data,
             given.levels,
+            future=given.future,
             new_series=given.new_series,
             sort=given.sort,
             reading=_reading(given),
@@ -144,7 +148,8 @@ def _require_free(given: Namespace) -> None:
             raise ConfigError(f"{path} is a folder; name a file")
         if path.exists() and not given.overwrite:
             raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
-        if path.resolve() == given.data.expanduser().resolve():
+        inputs = [one for one in (given.data, given.get("future")) if one]
+        if path.resolve() in [one.expanduser().resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ConfigError(f"--out and --plot are both {given.out}; give two names")

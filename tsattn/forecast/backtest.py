@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsattn.errors import ConfigError
+from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History
 from tsattn.forecast.trained import Trained
@@ -110,13 +111,15 @@ def evaluate(
     """
     scaler = scaler_of(history, trained)
     starts_W = torch.arange(windows) * step
+    calendar = calendar_of(history, trained)
     forecast = forecast_windows(
         network,
         scaler.standardise(history.values_KN.T),
-        calendar_of(history, trained),
+        calendar,
         trained,
         starts_W,
         together,
+        covariates_of(history, calendar, trained, together),
     )
     require_finite(forecast, history)
     original_NK = torch.from_numpy(np.ascontiguousarray(history.values_KN.T))

@@ -9,10 +9,11 @@ import torch
 from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
+from tsattn.forecast.covariates import covariates_ahead, require_known, split_ahead
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History, read_history
 from tsattn.forecast.outlook import Outlook
-from tsattn.forecast.sources import Frame, open_source
+from tsattn.forecast.sources import Frame, Source, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
 from tsattn.training.checkpoint import load_trained
@@ -75,6 +76,7 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
         new_series: bool = False,
         sort: bool = False,
         reading: Reading = _AS_IS,
@@ -87,6 +89,9 @@ class Forecaster:
                 have to be whole. A network trained on a wide frame also takes a long one whose
                 ``unique_id`` are its channels, and the other way round.
             levels: coverage of intervals in percent; no checkpoint holds what they need yet.
+            future: a frame or file like ``frame``, with the covariates that are known ahead for the
+                timestamps of the horizon; more rows and columns do not matter. Without it they are
+                the last rows of ``frame`` itself, behind the last one with a value to forecast.
             new_series: also forecast names that the network was not trained on, each by itself and
                 standardised by the mean and deviation of all its rows in the frame; those trained
                 on keep their scale, and none has to be there. Only networks that treat channels
@@ -103,7 +108,7 @@ class Forecaster:
             ConfigError: ``levels``, or ``new_series`` with a network that cannot.
         """
         return self.outlook(
-            frame, levels, new_series=new_series, sort=sort, reading=reading
+            frame, levels, future=future, new_series=new_series, sort=sort, reading=reading
         ).frame()
 
     def outlook(
@@ -111,6 +116,7 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
         new_series: bool = False,
         sort: bool = False,
         reading: Reading = _AS_IS,
@@ -123,10 +129,13 @@ class Forecaster:
         """
         _refuse_levels(levels)
         network = self._network(new_series=new_series)
-        history = self._history(frame, self.context, "the context", new_series, sort, reading)
+        source = open_source(frame, reading)
+        source, ahead = self._ahead(source, future, sort, reading)
+        history = self._history(source, self.context, "the context", new_series, sort)
         scaler = scaler_of(history, self.trained)
         calendar = calendar_of(history, self.trained)
         values_NK = scaler.standardise(history.values_KN.T)
+        together = self._together(history, new_series=new_series)
         unknown_HK = values_NK.new_zeros(self.horizon, values_NK.shape[1])
         forecast_1HK = forecast_windows(
             network,
@@ -134,7 +143,8 @@ class Forecaster:
             calendar,
             self.trained,
             torch.zeros(1, dtype=torch.int64),
-            self._together(history, new_series=new_series),
+            together,
+            covariates_ahead(history, calendar, self.trained, together, ahead),
         )
         require_finite(forecast_1HK, history)
         mean_1HK = scaler.to_original(forecast_1HK, torch.zeros(1, dtype=torch.int64))
@@ -188,7 +198,8 @@ class Forecaster:
         needed = (
             f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
         )
-        history = self._history(frame, rows, needed, new_series, sort, reading)
+        source, _ = self._ahead(open_source(frame, reading), None, sort, reading)
+        history = self._history(source, rows, needed, new_series, sort)
         together = self._together(history, new_series=new_series)
         return evaluate(network, history, self.trained, windows, step, together)
 
@@ -207,10 +218,18 @@ class Forecaster:
         history.require_same_times()
         return tuple(place for place in history.known if place is not None)
 
+    def _ahead(
+        self, source: Source, future: Frame | None, sort: bool, reading: Reading
+    ) -> tuple[Source, Source | None]:
+        """Return the rows to forecast from, and those with what is known ahead."""
+        if future is not None:
+            require_known(self.trained)
+            return source, open_source(future, reading)
+        return split_ahead(source, self.trained, sort=sort)
+
     def _history(
-        self, frame: Frame, rows: int, needed: str, new_series: bool, sort: bool, reading: Reading
+        self, source: Source, rows: int, needed: str, new_series: bool, sort: bool
     ) -> History:
-        source = open_source(frame, reading)
         return read_history(
             source, self.trained, rows, new_series=new_series, sort=sort, needed=needed
         )

@@ -43,7 +43,8 @@ class Outlook:
         history = self.history
         source, time = history.source, history.time_label
         means = dict(zip(history.labels, self.mean_KH, strict=True))
-        ordered = [label if label in means else time for label in source.labels]
+        columns = [label for label in source.labels if label in means or label in (time, "")]
+        ordered = [label if label in means else time for label in columns]
         return {
             label: means[label] if label in means else self.calendar.future[0] for label in ordered
         }

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks
+from tsattn.tensors import (
+    Context,
+    ContextMarks,
+    Covariates,
+    CovariateSizes,
+    Horizon,
+    HorizonMarks,
+)
 
 
 def _no_losses() -> dict[str, Tensor]:
@@ -54,6 +61,16 @@ def require_at_least(minimum: int, **sizes: int) -> None:
             raise ValueError(f"{name} must be at least {minimum}, got {size}")
 
 
+def covariate_sizes(known: int, past: int, static: int) -> CovariateSizes:
+    """Return the numbers of covariates, none of them negative.
+
+    Raises:
+        ValueError: a number below zero.
+    """
+    require_at_least(0, known_covariates=known, past_covariates=past, static_covariates=static)
+    return CovariateSizes(known, past, static)
+
+
 class ForecastNetwork(nn.Module):
     """Base of all networks: ``network(x_BTC, marks_BTM, future_marks_BHM) -> Forecast``.
 
@@ -64,10 +81,12 @@ class ForecastNetwork(nn.Module):
         channels: number of channels C.
         context: number of steps T it looks at.
         horizon: number of steps H it forecasts.
+        covariate_sizes: how many covariates of each kind it takes; none unless a subclass says so.
         init_args: the arguments of its constructor.
     """
 
     init_args: dict[str, Any]
+    covariate_sizes = CovariateSizes()
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()
@@ -97,6 +116,8 @@ class ForecastNetwork(nn.Module):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast the horizon of each window.
 
@@ -104,6 +125,7 @@ class ForecastNetwork(nn.Module):
             x_BTC: the context, [batch, context, channels].
             marks_BTM: calendar features of the context, for networks that use them.
             future_marks_BHM: calendar features of the horizon.
+            covariates: what else is known, for networks that were built for it.
         """
         raise NotImplementedError
 
@@ -125,4 +147,36 @@ class ForecastNetwork(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects windows of [batch, context {self.context}, "
                 f"channels {self.channels}], got {list(x_BTC.shape)}"
+            )
+
+    def check_covariates(
+        self, batch: int, covariates: Covariates | None, horizon: int | None = None
+    ) -> None:
+        """Refuse covariates of other shapes than the network was built for, or their absence.
+
+        Args:
+            batch: number of windows.
+            covariates: what was given.
+            horizon: steps ahead that covariates have; ``None`` means the network's horizon.
+
+        Raises:
+            ValueError: with what was given and what was expected.
+        """
+        sizes, steps = self.covariate_sizes, self.context + (horizon or self.horizon)
+        if covariates is None:
+            if any(sizes):
+                raise ValueError(
+                    f"{type(self).__name__} was built for covariates ({sizes}), got none"
+                )
+            return
+        expected = [
+            [batch, steps, sizes.known],
+            [batch, self.context, sizes.past],
+            [batch, sizes.static],
+        ]
+        given = [list(one.shape) for one in covariates]
+        if given != expected:
+            raise ValueError(
+                f"{type(self).__name__} expects covariates (known, past, static) of shapes "
+                f"{expected}, got {given}"
             )

@@ -22,9 +22,12 @@ from tsattn.nn.parts import build_part, describe_part
 RECORD = "tsattn"
 FORMAT = 1
 
-_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
+_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size",
+                  "covariates")  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 _LARGEST = 10**7  # of any size in a record
+# arguments that are not stored at this value: files from before them lack them
+_OFF = {"known_covariates": 0, "past_covariates": 0, "static_covariates": 0}
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
 
 
@@ -37,14 +40,15 @@ def describe_network(network: ForecastNetwork) -> dict[str, Any]:
     given when it is opened.
     """
     arguments: dict[str, Any] = {}
-    for name, value in network.init_args.items():
+    given = {k: v for k, v in network.init_args.items() if k not in _OFF or v != _OFF[k]}
+    for name, value in given.items():
         part = describe_part(value) if callable(value) else None
         if part is not None or isinstance(value, _PLAIN):
             arguments[name] = value if part is None else part
     return {
         "class": type(network).__name__,
         "arguments": arguments,
-        "not_stored": sorted(network.init_args.keys() - arguments.keys()),
+        "not_stored": sorted(given.keys() - arguments.keys()),
     }
 
 
@@ -261,13 +265,13 @@ def require_same_run(
     """
     record = content[RECORD]
     differing = [
-        f"{name} {now[name]!r} instead of {then[name]!r}"
+        f"{name} {now.get(name)!r} instead of {then[name]!r}"
         for then, now, names in (
             (record.get("data") or {}, data, _DATA_OF_A_RUN),
             (record.get("training") or {}, training, tuple(training)),
         )
         for name in names
-        if name in then and then[name] != now[name]
+        if name in then and then[name] != now.get(name)
     ]
     if differing:
         raise CheckpointError(

@@ -51,6 +51,9 @@ _LINKS = {
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
     "data.season": "model.network.init_args.season",
+    "data.known_covariates": "model.network.init_args.known_covariates",
+    "data.past_covariates": "model.network.init_args.past_covariates",
+    "data.static_covariates": "model.network.init_args.static_covariates",
 }
 _NOT_SAVED = (
     "config",
@@ -241,6 +244,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Create the run folder; from here on files are written."""
         self.model.trainable()
+        self.model.require_covariates(self.datamodule)
         if checkpoint := self._given.ckpt_path:
             content = read_checkpoint(checkpoint)
             require_same_network(content, self.model.network, checkpoint)

@@ -29,6 +29,7 @@ NOT_COMPARABLE = (
 """Settings that change what the validation loss measures: trials could not be compared."""
 
 _LINKED = ("calendar_features", "channels", "context", "horizon", "season")
+_LINKED += ("known_covariates", "past_covariates", "static_covariates")
 """What a network takes from the data."""
 
 _NOT_TUNABLE = (
