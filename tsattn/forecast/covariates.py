@@ -171,8 +171,8 @@ def _by_name(names: Sequence[str], values_KRF: np.ndarray) -> list[tuple[str, np
 
 
 def _each(standardise: Callable[[np.ndarray], Tensor], values_KRF: np.ndarray) -> Tensor:
-    rows_RF = values_KRF.reshape(-1, values_KRF.shape[-1])
-    return standardise(rows_RF).view(values_KRF.shape)
+    names, rows, width = values_KRF.shape
+    return standardise(values_KRF.reshape(names * rows, width)).view(names, rows, width)
 
 
 def _rows(history: History, names: Sequence[str]) -> np.ndarray:
@@ -255,10 +255,11 @@ def _rows_at(
 
 def _moments(times: pd.DatetimeIndex, table: Table, like: pd.DatetimeIndex) -> np.ndarray:
     if (times.tz is None) != (like.tz is None):
-        has, lacks = ("the history", table.label) if times.tz is None else (table.label, "it")
+        has, lacks = "the history", table.label
+        if like.tz is None:
+            has, lacks = lacks, has
         raise DataError(
-            f"{table.label}: timestamps of {has} have a time zone, those of {lacks} have none; "
-            "give both one"
+            f"timestamps of {has} have a time zone, those of {lacks} have none; give both one"
         )
     return times.as_unit("us").asi8
 

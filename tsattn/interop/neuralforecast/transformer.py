@@ -22,8 +22,8 @@ class ActiveTransformer(ActiveModel):
     """`tsattn.models.EncoderDecoderTransformer` as a univariate model with covariates.
 
     Covariates are those of the network: future ones are known ahead, historical ones past, static
-    ones static, and categorical ones are what neuralforecast's embedding makes of them. There are no
-    calendar features beside them.
+    ones static, and categorical ones are what neuralforecast's embedding makes of them. There are
+    no calendar features beside them.
 
     Args:
         h: steps to forecast.
