@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsattn.data import Prepared, Reading, calendar_marks, load_panel, prepare
+from tsattn.data import Prepared, Reading, Windows, calendar_marks, load_panel, prepare
 from tsattn.data.covariates import recorded_covariates
 from tsattn.errors import DataError
+from tsattn.tensors import Covariates
 
 ROWS, CONTEXT, HORIZON = 100, 7, 3
 
@@ -43,6 +44,12 @@ def prepared(frame: pd.DataFrame, **names: list[str]) -> Prepared:
     reading = Reading(covariates=tuple(name for given in names.values() for name in given))
     panel = load_panel(frame, reading=reading)
     return prepare(panel, context=CONTEXT, horizon=HORIZON, **names)  # pyright: ignore
+
+
+def covariates_of(windows: Windows, window: int) -> Covariates:
+    covariates = windows[[window]].covariates
+    assert covariates is not None
+    return covariates
 
 
 @given(first=st.integers(0, 7), part=st.sampled_from(["train", "val", "test"]))
@@ -84,10 +91,10 @@ def test_long_layout_has_covariates_of_each_series_scaled_together_and_static_on
     train = pd.concat([frame[: ends[0]], frame[100 : 100 + ends[1]]])["price"]
     windows = made.train
     for window in (0, len(windows) - 1):
-        start, batch = int(windows.starts_W[window]), windows[[window]]
+        start, covariates = int(windows.starts_W[window]), covariates_of(windows, window)
         expected = (frame["price"][start : start + 10] - train.mean()) / train.std(ddof=0)
-        np.testing.assert_allclose(batch.covariates.known_BLG[0, :, 0], expected, rtol=1e-5)
-    sizes = torch.stack([windows[[0]].covariates.static_BA, windows[[-1]].covariates.static_BA])
+        np.testing.assert_allclose(covariates.known_BLG[0, :, 0], expected, rtol=1e-5)
+    sizes = torch.stack([covariates_of(windows, window).static_BA for window in (0, -1)])
     torch.testing.assert_close(sizes.flatten(), torch.tensor([-1.0, 1.0]))
     assert "columns not used: warm, size" in prepared(frame, past=["price"]).notes
 

@@ -124,9 +124,11 @@ def test_the_answer_to_what_is_known_ahead_is_the_stated_formula() -> None:
     assert parts.steps is not None
     assert parts.answer is not None
     seen: list[Tensor] = []
-    with network.head.register_forward_hook(
-        lambda head, given, made: seen.extend((given[0], made))
-    ):
+
+    def see(head: Any, given: Any, made: Any) -> None:
+        seen.extend((given[0], made))
+
+    with network.head.register_forward_hook(see):
         forecast = network(window, covariates=Covariates(known, past, static)).mean
     tokens_BCPD, plain_BCH = seen
     weights = tokens_BCPD.mean(dim=2) @ parts.answer.weight.T + parts.answer.bias

@@ -231,7 +231,7 @@ def horizon_values(
 def _rows_at(
     table: Table, moments: np.ndarray, group: np.ndarray, wanted: pd.DatetimeIndex, suffix: str
 ) -> np.ndarray:
-    index, asked = pd.Index(moments[group]), wanted.as_unit("us").asi8
+    index, asked = pd.Index(moments[group]), pd.Index(wanted.as_unit("us").asi8)
     repeated = index.duplicated(keep=False) & index.isin(asked)
     if repeated.any():
         rows = group[repeated]

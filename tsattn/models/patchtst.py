@@ -219,7 +219,7 @@ class PatchTST(ForecastNetwork):
         tellings: list[Told | None] = [None] * len(parts)
         if told is not None:
             rows = torch.arange(batch, device=x_BTC.device).repeat_interleave(channels)
-            tellings = [told.of(some) for some in rows.split(size)]
+            tellings = [told.of(some) for some in torch.split(rows, size)]
         pairs = zip(parts, tellings, strict=True)
         forecasts = [self._forecast(part, one, weight)[0] for part, one in pairs]
         return torch.cat(forecasts).view(batch, channels, -1), {}
