@@ -179,6 +179,13 @@ def _rows(history: History, names: Sequence[str]) -> np.ndarray:
     """Return columns [K, N, F] of the rows of every name."""
     if not names:
         return np.empty((*history.rows_KN.shape, 0))
+    table = history.source.table
+    inserted = np.flatnonzero((history.rows_KN >= table.num_rows).any(axis=1))
+    if len(inserted):
+        raise DataError(
+            f"{table.label}: rows are missing within {history.names[inserted[0]]!r}, and covariates "
+            f"({', '.join(names)}) have no value in rows that are inserted; bring all rows"
+        )
     return _read(history.source, names, history.rows_KN)[history.rows_KN]
 
 
