@@ -26,7 +26,7 @@ F      hidden units of an expert
 ====== ==========================================================
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -83,12 +83,3 @@ class Covariates(NamedTuple):
     known_BLG: Float[Tensor, "B L G"]
     past_BTO: Float[Tensor, "B T O"]
     static_BA: Float[Tensor, "B A"]
-
-    @property
-    def sizes(self) -> CovariateSizes:
-        """How many there are of each kind."""
-        return CovariateSizes(*(one.shape[-1] for one in self))
-
-    def of(self, rows: Tensor) -> Self:
-        """Return those of some windows."""
-        return type(self)(*(one.index_select(0, rows) for one in self))

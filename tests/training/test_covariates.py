@@ -108,6 +108,7 @@ def test_command_takes_covariates_by_name_and_scores_again_from_the_files(
     assert "covariates: known ahead: z, open, hour_of_day; past: p" in capsys.readouterr().out
     result = json.loads(Path("run/result.json").read_text())
     words = ["test", "--config", "run/config.yaml", "--ckpt_path", "best", "--trainer.logger=false"]
+    assert "static" not in Path("run/config.yaml").read_text()
     again = run(words)
     assert again is not None
     assert again["test"]["mse"] == pytest.approx(result["test"]["mse"], rel=1e-6)

@@ -183,8 +183,8 @@ def _rows(history: History, names: Sequence[str]) -> np.ndarray:
     inserted = np.flatnonzero((history.rows_KN >= table.num_rows).any(axis=1))
     if len(inserted):
         raise DataError(
-            f"{table.label}: rows are missing within {history.names[inserted[0]]!r}, and covariates "
-            f"({', '.join(names)}) have no value in rows that are inserted; bring all rows"
+            f"{table.label}: rows are missing within {history.names[inserted[0]]!r}, and covariates"
+            f" ({', '.join(names)}) have no value in rows that are inserted; bring all rows"
         )
     return _read(history.source, names, history.rows_KN)[history.rows_KN]
 

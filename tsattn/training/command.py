@@ -55,6 +55,7 @@ _LINKS = {
     "data.past_covariates": "model.network.init_args.past_covariates",
     "data.static_covariates": "model.network.init_args.static_covariates",
 }
+_COVARIATES = ("known_future", "past", "static")
 _NOT_SAVED = (
     "config",
     "ckpt_path",
@@ -344,6 +345,9 @@ class TrainingCLI(LightningCLI):
             given.data.root = Path(given.data.root).expanduser().resolve()
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
+        # what is not used is left out, as in files from before
+        data = settings["data"].items()
+        settings["data"] = {k: v for k, v in data if v is not None or k not in _COVARIATES}
         return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 
 
