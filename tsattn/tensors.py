@@ -26,8 +26,9 @@ F      hidden units of an expert
 ====== ==========================================================
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -83,3 +84,7 @@ class Covariates(NamedTuple):
     known_BLG: Float[Tensor, "B L G"]
     past_BTO: Float[Tensor, "B T O"]
     static_BA: Float[Tensor, "B A"]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same on a device."""
+        return type(self)(*(one.to(device) for one in self))

@@ -270,3 +270,39 @@ def test_polars_frames_of_the_future_are_taken(one: Forecaster) -> None:
     history, ahead = parted(make_wide(7))
     made = one.predict(polars.from_pandas(history), future=polars.from_pandas(ahead))
     assert equal(made.to_pandas(), one.predict(history, future=ahead))
+
+
+def test_intervals_of_a_network_with_covariates_lie_around_its_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibration, refits, exports: all of them hand the covariates on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "TSATTN_RUN_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    frame = make_wide(rows=200)
+    frame.to_csv("own.csv", index=False)
+    words = ["fit", "--data.dataset", "own.csv", "--data.context", "12", "--data.horizon", "4"]
+    words += ["--data.known_future", "[price,sun,hour_of_day]", "--data.past", "[warm]"]
+    words += ["--model.network", "PatchTST", "--model.network.d_model", "8", "--run_dir", "run"]
+    words += ["--model.network.num_heads", "2", "--model.network.quantiles", "[0.1,0.5,0.9]"]
+    words += ["--model.loss", "quantile", "--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    assert main(words) == 0
+    forecaster = Forecaster.load("run")
+    history, ahead = frame[:190], frame[190:]
+    made = forecaster.predict(history, levels=[60], future=ahead)
+    assert (made["a-lo-60"] <= made["a"]).all()
+    assert (made["a"] <= made["a-hi-60"]).all()
+    scored = forecaster.backtest(frame, windows=2, step=4, refit=True)
+    assert np.isfinite(scored.scores("total")["mse"]).all()
+    assert main(["export", "run", "--out", "model"]) == 0
+    exported = Forecaster.load("model").predict(history, levels=[60], future=ahead)
+    pd.testing.assert_frame_equal(exported, made)
+    assert "known ahead: price, sun, hour" in Path("model/README.md").read_text().replace("\\", "")
+
+
+def test_a_graph_without_inputs_for_covariates_is_refused(one: Forecaster, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from tsattn.forecast.onnx_graph import write_onnx
+
+    with pytest.raises(ConfigError, match=r"takes covariates \(3 known ahead.*without --onnx"):
+        write_onnx(tmp_path / "model.onnx", one.network, one.trained)

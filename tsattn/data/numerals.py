@@ -45,9 +45,11 @@ def channel_values(
     values_RC = _read_values(table, columns, sign)
     unusable = ~np.isfinite(values_RC)
     if rows is not None:
-        unusable &= np.isin(np.arange(table.num_rows), rows)[:, np.newaxis]
-    bad = np.argwhere(unusable)
-    if len(bad):
+        needed = np.zeros(table.num_rows, dtype=bool)
+        needed[rows] = True
+        unusable &= needed[:, np.newaxis]
+    if unusable.any():
+        bad = np.argwhere(unusable)
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes
 

@@ -52,8 +52,8 @@ def frame_table(frame: pd.DataFrame) -> Table:
     if not len(frame):
         raise DataError("the frame has no rows; expected a time column, channels and rows")
     cells = frame.set_axis(range(len(names)), axis=1).reset_index(drop=True)
-    for column in cells.columns:
-        if isinstance(cells[column].dtype, pd.PeriodDtype):
+    for column, dtype in enumerate(cells.dtypes):
+        if isinstance(dtype, pd.PeriodDtype):
             cells[column] = cells[column].dt.start_time
     return Table("the frame", names, cells, np.arange(len(cells)), unit="row")
 

@@ -13,6 +13,7 @@ from tsattn.data.scaling import Scaler
 from tsattn.data.windows import Windows
 from tsattn.errors import DataError
 from tsattn.forecast.history import History
+from tsattn.forecast.intervals import Ahead
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
 
@@ -108,8 +109,8 @@ def forecast_windows(
     starts_W: Tensor,
     together: tuple[int, ...] | None,
     covariates: NameCovariates | None = None,
-) -> Tensor:
-    """Return standardised forecasts [W, H, K] of windows.
+) -> Ahead:
+    """Return standardised forecasts of windows.
 
     Args:
         network: the network, of all channels or of one.
@@ -121,7 +122,8 @@ def forecast_windows(
             for a network of one channel.
         covariates: of every name, over the rows, where the network takes any.
     """
-    marks_URM = calendar.marks(trained.calendar)[:, : len(values_RK)]
+    features = trained.calendar if network.uses_calendar else ()
+    marks_URM = calendar.marks(features)[:, : len(values_RK)]
     if together is None:
         values_SRC = values_RK.T.unsqueeze(-1)
         marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]
@@ -139,23 +141,31 @@ def forecast_windows(
         trained.horizon,
         covariates.rows(num_series, num_rows) if covariates else None,
     )
-    y_WHC = _run(network, windows)
-    y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
-    if together is None:
-        return y_SWHC.squeeze(-1).permute(1, 2, 0)
-    return y_SWHC[0][:, :, torch.tensor(together)]
+
+    def by_name(y_WHC: Tensor) -> Tensor:
+        y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
+        if together is None:
+            return y_SWHC.squeeze(3).movedim(0, 2)
+        return y_SWHC[0][:, :, torch.tensor(together)]
+
+    made = _run(network, windows)
+    quantiles = made.quantiles_WHKQ
+    return Ahead(by_name(made.mean_WHK), None if quantiles is None else by_name(quantiles))
 
 
-def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
+def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     size = max(1, _VALUES // ((windows.context + windows.horizon) * network.channels))
     parts: list[Tensor] = []
+    quantiles: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
             marks = batch.past_marks_BTM, batch.future_marks_BHM
             forecast = network(batch.past_BTC, *marks, **batch.extras)
             parts.append(forecast.mean.float())
-    return torch.cat(parts)
+            if forecast.quantiles is not None:
+                quantiles.append(forecast.quantiles.float())
+    return Ahead(torch.cat(parts), torch.cat(quantiles) if quantiles else None)
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
 from tsattn.data.own import LONG_COLUMNS, column_times, find_time_column
 from tsattn.data.table import Table
@@ -147,14 +148,9 @@ def _long(
 ) -> History:
     table = source.table
     identity, time, target = long_columns(table)
-    codes, uniques = pd.factorize(table.text(identity))
-    names = tuple(str(name) for name in uniques)
-    nameless = np.flatnonzero(np.array(names)[codes] == "")
-    if len(nameless):
-        raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
+    identities = identities_of(table, identity)
+    names, groups = identities.names, identities.groups
     known = match(names, trained, table.label, new_series=new_series)
-    by_series = np.argsort(codes, kind="stable")
-    groups = np.split(by_series, np.cumsum(np.bincount(codes))[:-1])
     times, notes = times_of(source, time, groups)
     if sort:
         groups = [group[np.argsort(times.asi8[group], kind="stable")] for group in groups]
@@ -166,10 +162,9 @@ def _long(
     values_R1, more = channel_values(
         table, [target], source.reading.decimal, None if new_series else rows_KN.reshape(-1)
     )
-    identities = table.cells(identity)
     return History(
         source=source,
-        labels=tuple(identities.iloc[group[0]] for group in groups),
+        labels=identities.labels,
         names=names,
         known=known,
         values_KN=values_R1[:, 0][rows_KN],

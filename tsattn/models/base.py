@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -27,8 +28,10 @@ class Forecast:
     """What a network says about the horizon.
 
     Attributes:
-        mean: point forecast, [batch, horizon, channels], in the unit of the window.
-        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None.
+        mean: point forecast, [batch, horizon, channels], in the unit of the window; the median of
+            networks that forecast quantiles.
+        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None; in the
+            order of the network's ``quantiles``.
         losses: auxiliary losses by name, before their weights (`tsattn.nn.auxiliary.loss_weights`),
             summed over the layers; the task adds them to its loss. Mostly empty.
     """
@@ -36,6 +39,15 @@ class Forecast:
     mean: Horizon
     quantiles: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
+
+
+LATER_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {"quantiles": None, "known_covariates": 0, "past_covariates": 0, "static_covariates": 0}
+)
+"""Arguments of networks that records and recipes leave out where they have this value.
+
+They came later; networks that do without them are described as before.
+"""
 
 
 class TokenPlaces(NamedTuple):
@@ -83,10 +95,14 @@ class ForecastNetwork(nn.Module):
         horizon: number of steps H it forecasts.
         covariate_sizes: how many covariates of each kind it takes; none unless a subclass says so.
         init_args: the arguments of its constructor.
+        quantiles: levels of the quantiles that it forecasts; None for a point forecast.
+        uses_calendar: whether it looks at calendar features; where not, nobody has to make them.
     """
 
     init_args: dict[str, Any]
     covariate_sizes = CovariateSizes()
+    quantiles: tuple[float, ...] | None = None
+    uses_calendar: bool = True
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()

@@ -27,6 +27,8 @@ class DLinear(ForecastNetwork):
     Source: Zeng et al. 2023, "Are transformers effective for time series forecasting?", section 4.
     """
 
+    uses_calendar = False
+
     def __init__(
         self,
         channels: int,

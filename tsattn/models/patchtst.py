@@ -1,6 +1,6 @@
 """PatchTST with active attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,13 @@ from tsattn.nn import (
     ForecastHead,
     MultiHeadActiveAttention,
     PatchEmbedding,
+    QuantileLevels,
     RevIN,
     token_norm,
 )
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.covariates import PatchCovariates, Told
-from tsattn.nn.norm import NormKind
+from tsattn.nn.norm import NormKind, WindowStatistics
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
@@ -72,9 +73,13 @@ class PatchTST(ForecastNetwork):
         known_covariates: number of covariates that are known ahead, over context and horizon.
         past_covariates: number of covariates that are known over the context alone.
         static_covariates: number of features that do not change within a series.
+        quantiles: levels of the quantiles to forecast, with 0.5 among them, for example
+            ``[0.1, 0.5, 0.9]``; the output map then has one output per step and quantile. ``None``
+            means a point forecast.
 
     Raises:
-        ValueError: sizes that cannot work, an unknown activation, norm or implementation.
+        ValueError: sizes or quantiles that cannot work, an unknown activation, norm or
+            implementation.
 
     Source: Nie et al. 2023, "A time series is worth 64 words"; details (residual scores, doubled
     dropout, batch norm) as in the authors' published code. Departure: the value activation,
@@ -86,6 +91,8 @@ class PatchTST(ForecastNetwork):
         >>> network(torch.randn(4, 336, 7)).mean.shape
         torch.Size([4, 192, 7])
     """
+
+    uses_calendar = False
 
     def __init__(
         self,
@@ -116,12 +123,15 @@ class PatchTST(ForecastNetwork):
         known_covariates: int = 0,
         past_covariates: int = 0,
         static_covariates: int = 0,
+        quantiles: Sequence[float] | None = None,
     ) -> None:
         super().__init__(channels, context, horizon)
         require_at_least(1, num_layers=num_layers, d_model=d_model, d_ff=d_ff)
         self.covariate_sizes = covariate_sizes(known_covariates, past_covariates, static_covariates)
         patch_length = min(16, context) if patch_length is None else patch_length
         stride = max(1, patch_length // 2) if stride is None else stride
+        self.levels = QuantileLevels.of(quantiles)
+        self.quantiles = self.levels.levels if self.levels else None
         self.revin = (
             RevIN(channels, affine=revin_affine, subtract_last=subtract_last) if revin else None
         )
@@ -146,13 +156,20 @@ class PatchTST(ForecastNetwork):
         )
         self.head = ForecastHead(
             d_model * self.embed.num_patches,
-            horizon,
+            horizon * (len(self.levels) if self.levels else 1),
             channels,
             individual=individual_head,
             dropout=head_dropout,
         )
         self.covariates = (
-            PatchCovariates(self.covariate_sizes, horizon, patch_length, d_model, dropout=dropout)
+            PatchCovariates(
+                self.covariate_sizes,
+                horizon,
+                patch_length,
+                d_model,
+                dropout=dropout,
+                outputs=len(self.levels) if self.levels else 1,
+            )
             if any(self.covariate_sizes)
             else None
         )
@@ -171,10 +188,12 @@ class PatchTST(ForecastNetwork):
             ValueError: a window or covariates of another shape than built for.
         """
         self.check_window(x_BTC)
-        told = self._told(len(x_BTC), covariates)
+        told = self._told(x_BTC.shape[0], covariates)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
         forecast = self._in_parts if self._evaluates_in_parts else self._forecast
         y_BCH, losses = forecast(x, told)
+        if self.levels:
+            return self._with_quantiles(self.levels, y_BCH, statistics, losses)
         y_BHC = y_BCH.transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
@@ -195,6 +214,22 @@ class PatchTST(ForecastNetwork):
         if self.covariates is None or covariates is None:
             return None
         return self.covariates(covariates, self.embed)
+
+    def _with_quantiles(
+        self,
+        levels: QuantileLevels,
+        outputs_BCO: Tensor,
+        statistics: WindowStatistics | None,
+        losses: Losses,
+    ) -> Forecast:
+        """Make quantiles of the outputs, step by step: those of a step lie together."""
+        sizes = (*outputs_BCO.shape[:2], self.horizon, len(levels))
+        outputs_BHCQ = outputs_BCO.reshape(sizes).transpose(1, 2)
+        median_BHC, gaps_BHCG = levels.split(outputs_BHCQ)
+        if self.revin and statistics:
+            median_BHC = self.revin.restore(median_BHC, statistics)
+            gaps_BHCG = self.revin.restore_distances(gaps_BHCG, statistics)
+        return Forecast(median_BHC, levels.join(median_BHC, gaps_BHCG), losses)
 
     def _forecast(
         self, x_BTC: Tensor, told: Told | None, head_weight: Tensor | None = None
@@ -228,8 +263,10 @@ class PatchTST(ForecastNetwork):
     def _evaluates_in_parts(self) -> bool:
         """Whether channels share all maps, and every token is fed by itself.
 
-        A mixture's losses are those of a whole batch.
+        A mixture's losses are those of a whole batch, and an exported graph is of any batch.
         """
+        if torch.compiler.is_exporting():
+            return False
         if self.training or torch.is_grad_enabled() or self.head.individual:
             return False
         return all(type(layer.feedforward) is FeedForward for layer in self.layers)

@@ -1,6 +1,6 @@
 """The encoder-decoder Transformer with active attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from tsattn.nn import (
     DecoderLayer,
     EncoderLayer,
     MultiHeadActiveAttention,
+    QuantileLevels,
 )
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.parts import build_feedforward
@@ -50,6 +51,9 @@ class EncoderDecoderTransformer(ForecastNetwork):
             leaves them open. ``None`` means the dense one.
         calendar_features: number of calendar features M of every step; 0 for none.
         attention_impl: who computes the attention, see `tsattn.ops.Impl`.
+        quantiles: levels of the quantiles to forecast, with 0.5 among them, for example
+            ``[0.1, 0.5, 0.9]``; the last map then has one output per channel and quantile. ``None``
+            means a point forecast.
         known_covariates: number of covariates that are known ahead, over context and horizon.
         past_covariates: number of covariates that are known over the context alone.
         static_covariates: number of features that do not change within a series.
@@ -59,7 +63,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
     static ones at every step, which adds one vector to all tokens.
 
     Raises:
-        ValueError: sizes that cannot work, an unknown activation or implementation.
+        ValueError: sizes or quantiles that cannot work, an unknown activation or implementation.
 
     Source: Vaswani et al. 2017, with the embedding and the one-pass decoder of Zhou et al. 2021
     ("Informer"). Departure: the value activation, equation 20 of the active-attention paper.
@@ -85,17 +89,21 @@ class EncoderDecoderTransformer(ForecastNetwork):
         known_covariates: int = 0,
         past_covariates: int = 0,
         static_covariates: int = 0,
+        quantiles: Sequence[float] | None = None,
     ) -> None:
         super().__init__(channels, context, horizon)
         require_at_least(1, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
         require_at_least(1, d_model=d_model, d_ff=d_ff)
         require_at_least(0, calendar_features=calendar_features)
+        self.levels = QuantileLevels.of(quantiles)
+        self.quantiles = self.levels.levels if self.levels else None
         self.label = context // 2 if label is None else label
         if not 0 <= self.label <= context:
             raise ValueError(f"label must be within the context 0..{context}, got {label}")
         self.calendar_features = calendar_features
         self.covariate_sizes = covariate_sizes(known_covariates, past_covariates, static_covariates)
         beside = calendar_features + sum(self.covariate_sizes)
+        self.uses_calendar = calendar_features > 0
 
         def attention() -> MultiHeadActiveAttention:
             return MultiHeadActiveAttention(
@@ -133,7 +141,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
             for _ in range(decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(d_model)
-        self.project = nn.Linear(d_model, channels)
+        self.project = nn.Linear(d_model, channels * (len(self.levels) if self.levels else 1))
 
     def forward(
         self,
@@ -149,8 +157,8 @@ class EncoderDecoderTransformer(ForecastNetwork):
             ValueError: a window, calendar features or covariates of another shape than built for.
         """
         self.check_window(x_BTC)
-        self._check_marks(len(x_BTC), marks_BTM, future_marks_BHM)
-        self.check_covariates(len(x_BTC), covariates)
+        self._check_marks(x_BTC.shape[0], marks_BTM, future_marks_BHM)
+        self.check_covariates(x_BTC.shape[0], covariates)
         if covariates is not None:
             marks_BTM, future_marks_BHM = self._beside(covariates, marks_BTM, future_marks_BHM)
         losses: Losses = {}
@@ -165,7 +173,11 @@ class EncoderDecoderTransformer(ForecastNetwork):
             losses = summed(losses, more)
         y, more = self.decoder[-1](y, memory, last=self.horizon)
         y = self.project(self.decoder_norm(y))
-        return Forecast(y, losses=summed(losses, more))
+        losses = summed(losses, more)
+        if self.levels is None:
+            return Forecast(y, losses=losses)
+        median_BHC, gaps_BHCG = self.levels.split(y.unflatten(-1, (self.channels, -1)))
+        return Forecast(median_BHC, self.levels.join(median_BHC, gaps_BHCG), losses)
 
     def token_places(self, layer: str) -> TokenPlaces | None:
         """Return the step of each token; the last layer of the decoder sees the horizon alone."""

@@ -62,7 +62,12 @@ class ForecastData(L.LightningDataModule):
     Raises:
         ConfigError: a batch without windows.
         DataError: the data cannot be read or cut into windows.
+
+    Attributes:
+        whole: whether all rows are for training (`tsattn.training.refit`).
     """
+
+    whole = False
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class ForecastData(L.LightningDataModule):
                 known_future=known_future,
                 past=past,
                 static=static,
+                whole=self.whole,
             )
         return self._prepared
 
@@ -175,7 +181,15 @@ class ForecastData(L.LightningDataModule):
 
         Args:
             trained: the description of that data; empty for a network without training.
+
+        Raises:
+            ConfigError: the checkpoint was trained on all rows, so nothing is left to score it on.
         """
+        if trained.get("whole"):
+            raise ConfigError(
+                "this checkpoint was trained on all rows, those of validation and test included, "
+                "so a score would say nothing; its result.json names the run that was validated"
+            )
         if trained and trained["sha256"] != self.prepared.panel.sha256:
             now = self.prepared.panel
             print(
@@ -221,6 +235,7 @@ class ForecastData(L.LightningDataModule):
             "scaler_scale": prepared.scaler.scale_SC,
             "batch_size": self.batch_size,
             "notes": list(prepared.notes),
+            **({"whole": True} if self.whole else {}),
         }
 
     def _loader(

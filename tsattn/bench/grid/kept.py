@@ -2,24 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tsattn.bench.rows import Key
 from tsattn.errors import CheckpointError
-from tsattn.memory import MIB
 from tsattn.training.checkpoint import RECORD, read_checkpoint
 from tsattn.training.folder import RunFolder
+from tsattn.training.tensor_file import read_tensors, write_bytes, write_tensors
 
 FORMAT = 1
-LARGEST_MIB = 1.0
-ALL_MIB = 40.0
+LARGEST_MB = 1.0
+ALL_MB = 40.0
+MB = 1_000_000
 _OF_A_MACHINE = ("root",)
 
 
@@ -42,16 +40,11 @@ def write_weights(path: Path, run: RunFolder, key: Key) -> str:
         "epoch": content["epoch"] + 1,
     }
     weights = {
-        name.removeprefix("network."): tensor.clone().contiguous()
+        name.removeprefix("network."): tensor
         for name, tensor in content["state_dict"].items()
         if name.startswith("network.")
     }
-    # one entry only: safetensors writes several in any order
-    written = save(weights, metadata={RECORD: json.dumps(record, sort_keys=True)})
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(written)
-    unfinished.replace(path)
-    return sha256(written).hexdigest()
+    return write_tensors(path, weights, {RECORD: json.dumps(record, sort_keys=True)}).sha256
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -63,12 +56,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]
     Raises:
         CheckpointError: no such file, a damaged or foreign one, or one of a newer format.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(RECORD)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    weights, note = read_tensors(Path(path))
+    text = note.get(RECORD)
     if text is None:
         raise CheckpointError(f"{path} was not written by tsattn bench run: it has no record")
     record = json.loads(text)
@@ -85,7 +74,7 @@ def keep(weights: Path | bytes, results: Path, key: Key) -> str:
 
     Args:
         weights: the file, or its content.
-        results: folder of the results; all that is kept below it has at most `ALL_MIB`.
+        results: folder of the results; all that is kept below it has at most `ALL_MB` megabytes.
         key: of the cell.
     """
     folder = results / "checkpoints" / key.model
@@ -93,10 +82,8 @@ def keep(weights: Path | bytes, results: Path, key: Key) -> str:
     content = weights if isinstance(weights, bytes) else weights.read_bytes()
     size = len(content)
     others = (file for file in folder.parent.rglob("*.safetensors") if file != target)
-    if size > LARGEST_MIB * MIB or size + sum(f.stat().st_size for f in others) > ALL_MIB * MIB:
+    if size > LARGEST_MB * MB or size + sum(f.stat().st_size for f in others) > ALL_MB * MB:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(target)
+    write_bytes(target, content)
     return target.name
