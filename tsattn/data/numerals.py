@@ -17,13 +17,22 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d*),\d+(?:[eE][+
 _COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
 # as a number with points between thousands: 1.234 and 1.234,5
 _POINT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?")
+# cells that say that there is no value
+NOTHING = frozenset(
+    {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "missing", "-", "?"}
+)
 _SHOWN = 6
 
 Example = tuple[int, int, str]  # row, column, cell
 
 
 def channel_values(
-    table: Table, columns: Sequence[int], decimal: str | None, rows: np.ndarray | None = None
+    table: Table,
+    columns: Sequence[int],
+    decimal: str | None,
+    rows: np.ndarray | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read the channels of a table.
 
@@ -32,9 +41,12 @@ def channel_values(
         columns: Positions of the channels.
         decimal: Decimal sign, ``.`` or ``,``; None recognises it.
         rows: The rows that are needed; what the others hold does not matter. None means all.
+        allow_missing: Whether cells may be empty or hold a word of `NOTHING`; they become NaN.
+            Other text and infinite numbers are refused all the same.
 
     Returns:
-        float64 rows x channels, finite in the rows needed, and notes on what was recognised.
+        float64 rows x channels, finite (or missing) in the rows needed, and notes on what was
+        recognised.
 
     Raises:
         DataError: A cell is no finite number, or the decimal sign cannot be told; with lines,
@@ -46,9 +58,23 @@ def channel_values(
     if rows is not None:
         unusable &= np.isin(np.arange(table.num_rows), rows)[:, np.newaxis]
     bad = np.argwhere(unusable)
+    if allow_missing and len(bad):
+        nothing = _nothing(table, columns, bad)
+        values_RC[tuple(bad[nothing].T)] = np.nan
+        bad = bad[~nothing]
     if len(bad):
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes
+
+
+def _nothing(table: Table, columns: Sequence[int], bad: np.ndarray) -> np.ndarray:
+    """Return which of some cells, as row and place, say that there is no value."""
+    nothing = np.zeros(len(bad), dtype=bool)
+    for place in np.unique(bad[:, 1]):
+        mine = bad[:, 1] == place
+        cells = table.text(columns[place]).iloc[bad[mine, 0]]
+        nothing[mine] = cells.str.casefold().isin(NOTHING).to_numpy(bool)
+    return nothing
 
 
 def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) -> np.ndarray:
@@ -191,6 +217,11 @@ def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:
         "one file go into the columns unique_id, ds, y)"
         if whole
         else "; fill, interpolate or remove them"
+        + (
+            ", or set --data.missing interpolate or --data.missing mask"
+            if _nothing(table, range(len(table.columns)), np.array(sorted(bad)[:_SHOWN])).any()
+            else ""
+        )
     )
     return DataError(
         f"{table.label}: channels must hold finite numbers, but {'; '.join(shown)}{more}{hint}"

@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data.decoding import decode
+from tsattn.data.integers import integer_text
+from tsattn.data.panel import Step
+from tsattn.data.steps import step_text
 from tsattn.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -35,6 +38,7 @@ class Table:
         body: Text of the data rows, empty where ``frame`` holds the text already.
         width: Most cells that a row of the body has.
         notes: What was recognised.
+        integers: Whether the time column counts steps, see `tsattn.data.integers`.
     """
 
     label: str
@@ -46,6 +50,7 @@ class Table:
     body: str = ""
     width: int = 0
     notes: tuple[str, ...] = ()
+    integers: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -82,6 +87,16 @@ class Table:
         if self.body:
             frame = _parse(self.body, self.delimiter, self.width, text=True)
         return frame.apply(_as_text)
+
+    def stamp(self, time: pd.Timestamp) -> str:
+        """Return a timestamp as messages show it: a counted step as its number."""
+        return integer_text(time) if self.integers else str(time)
+
+    def apart(self, step: Step) -> str:
+        """Return the distance of two timestamps as messages show it."""
+        if self.integers and isinstance(step, pd.Timedelta):
+            return f"{step.total_seconds():g}"
+        return step_text(step)
 
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""

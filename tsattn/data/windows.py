@@ -5,12 +5,21 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tsattn.errors import ConfigError
-from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks, Index
+from tsattn.ops.gaps import fill_gaps
+from tsattn.tensors import (
+    Context,
+    ContextMarks,
+    Horizon,
+    HorizonMarks,
+    Index,
+    ObservedContext,
+    ObservedHorizon,
+)
 
 
 class WindowBatch(NamedTuple):
@@ -22,6 +31,10 @@ class WindowBatch(NamedTuple):
         past_marks_BTM: Calendar features of the context rows.
         future_marks_BHM: Calendar features of the horizon rows.
         index_B: Index of every window within its `Windows`.
+        observed_past_BTC: Which steps of the context were observed, for networks that are to know;
+            None where all were, or gaps are filled. Others are 0.
+        observed_future_BHC: Which steps of the horizon were observed and can be scored; None where
+            all were. Others are 0.
     """
 
     past_BTC: Context
@@ -29,6 +42,8 @@ class WindowBatch(NamedTuple):
     past_marks_BTM: ContextMarks
     future_marks_BHM: HorizonMarks
     index_B: Index
+    observed_past_BTC: ObservedContext | None = None
+    observed_future_BHC: ObservedHorizon | None = None
 
 
 class Windows(Dataset[WindowBatch]):
@@ -44,6 +59,10 @@ class Windows(Dataset[WindowBatch]):
         series_W: Series that every window belongs to.
         context: Context rows of a window.
         horizon: Horizon rows of a window.
+        observed_RC: Which values were observed; the others have to be 0. None: all.
+        fill: Whether every window fills the gaps of its own context (`tsattn.ops.gaps.fill_gaps`)
+            instead of saying where they are. No row outside the context is looked at, so nothing
+            of the horizon shows in it.
 
     Example:
         >>> rows = torch.arange(10.0).unsqueeze(1)
@@ -61,6 +80,9 @@ class Windows(Dataset[WindowBatch]):
         series_W: Int[Tensor, " W"],
         context: int,
         horizon: int,
+        observed_RC: Bool[Tensor, "R C"] | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
         self.values_RC = values_RC.contiguous()
         self.marks_RM = marks_RM.contiguous()
@@ -68,6 +90,8 @@ class Windows(Dataset[WindowBatch]):
         self.series_W = series_W
         self.context = context
         self.horizon = horizon
+        self.observed_RC = None if observed_RC is None else observed_RC.contiguous()
+        self.fill = fill
         last = len(values_RC) - context - horizon
         if len(starts_W) and not 0 <= int(starts_W.min()) <= int(starts_W.max()) <= last:
             raise IndexError(
@@ -88,13 +112,23 @@ class Windows(Dataset[WindowBatch]):
         starts_B = self.starts_W.index_select(0, index_B)
         values_BLC = self._gather(self.values_RC, starts_B)
         marks_BLM = self._gather(self.marks_RM, starts_B)
-        return WindowBatch(
+        batch = WindowBatch(
             past_BTC=values_BLC[:, : self.context],
             future_BHC=values_BLC[:, self.context :],
             past_marks_BTM=marks_BLM[:, : self.context],
             future_marks_BHM=marks_BLM[:, self.context :],
             index_B=index_B,
         )
+        return batch if self.observed_RC is None else self._with_gaps(batch, starts_B)
+
+    def _with_gaps(self, batch: WindowBatch, starts_B: Tensor) -> WindowBatch:
+        assert self.observed_RC is not None
+        observed_BLC = self._gather(self.observed_RC, starts_B)
+        past, future = observed_BLC[:, : self.context], observed_BLC[:, self.context :]
+        if self.fill:
+            filled = fill_gaps(batch.past_BTC, past)
+            return batch._replace(past_BTC=filled, observed_future_BHC=future)
+        return batch._replace(observed_past_BTC=past, observed_future_BHC=future)
 
     def _index(self, indices: int | slice | Sequence[int] | Tensor) -> Tensor:
         if isinstance(indices, slice):

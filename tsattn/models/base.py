@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks, ObservedContext
 
 
 def _no_losses() -> dict[str, Tensor]:
@@ -97,6 +97,8 @@ class ForecastNetwork(nn.Module):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the horizon of each window.
 
@@ -104,6 +106,9 @@ class ForecastNetwork(nn.Module):
             x_BTC: the context, [batch, context, channels].
             marks_BTM: calendar features of the context, for networks that use them.
             future_marks_BHM: calendar features of the horizon.
+            observed_BTC: which steps were observed; what the window holds at the others does not
+                matter, as long as it is finite. None means all, and so does a mask that is True
+                everywhere, to the last bit.
         """
         raise NotImplementedError
 
@@ -115,12 +120,17 @@ class ForecastNetwork(nn.Module):
         """
         return None
 
-    def check_window(self, x_BTC: Tensor) -> None:
+    def check_window(self, x_BTC: Tensor, observed_BTC: Tensor | None = None) -> None:
         """Refuse a window of another shape than the network was built for.
 
         Raises:
             ValueError: with the shape given and the shape expected.
         """
+        if observed_BTC is not None and observed_BTC.shape != x_BTC.shape:
+            raise ValueError(
+                f"{type(self).__name__} expects observed steps of the window's shape "
+                f"{list(x_BTC.shape)}, got {list(observed_BTC.shape)}"
+            )
         if x_BTC.ndim != 3 or x_BTC.shape[1:] != (self.context, self.channels):
             raise ValueError(
                 f"{type(self).__name__} expects windows of [batch, context {self.context}, "

@@ -16,10 +16,10 @@ from tsattn.nn import (
     token_norm,
 )
 from tsattn.nn.auxiliary import Losses, summed
-from tsattn.nn.norm import NormKind
+from tsattn.nn.norm import NormKind, WindowStatistics
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, HorizonMarks, ObservedContext
 
 _CACHED_FEATURES = 1 << 19
 """Tokens times width of the channels that are evaluated together: 2 MiB in float32."""
@@ -142,11 +142,18 @@ class PatchTST(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
-        """Forecast every channel from its own window; calendar features are not used."""
-        self.check_window(x_BTC)
-        x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
-        y_BCH, losses = self._in_parts(x) if self._evaluates_in_parts else self._forecast(x)
+        """Forecast every channel from its own window; calendar features are not used.
+
+        Level and spread are those of the observed steps. The others are at the level, 0 once it is
+        taken out, and each patch is scaled by its steps over those observed, see `PatchEmbedding`.
+        """
+        self.check_window(x_BTC, observed_BTC)
+        x, statistics = self._normalise(x_BTC, observed_BTC)
+        apply = self._in_parts if self._evaluates_in_parts else self._forecast
+        y_BCH, losses = apply(x, observed_BTC)
         y_BHC = y_BCH.transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
@@ -161,18 +168,35 @@ class PatchTST(ForecastNetwork):
         channels = torch.arange(self.channels).repeat_interleave(embed.num_patches)
         return TokenPlaces(middles_P.clamp_max(self.context - 1).repeat(self.channels), channels)
 
-    def _forecast(self, x_BTC: Tensor, head_weight: Tensor | None = None) -> tuple[Tensor, Losses]:
-        tokens = self.embed(x_BTC)
+    def _normalise(
+        self, x_BTC: Tensor, observed_BTC: Tensor | None
+    ) -> tuple[Tensor, WindowStatistics | None]:
+        if self.revin:
+            return self.revin.normalise(x_BTC, observed_BTC)
+        return x_BTC if observed_BTC is None else torch.where(observed_BTC, x_BTC, 0.0), None
+
+    def _forecast(
+        self, x_BTC: Tensor, observed_BTC: Tensor | None, head_weight: Tensor | None = None
+    ) -> tuple[Tensor, Losses]:
+        tokens = self.embed(x_BTC, observed_BTC)
         x_BPD, losses = self._apply_layers(tokens.flatten(0, 1))
         return self.head(x_BPD.view_as(tokens), head_weight), losses
 
-    def _in_parts(self, x_BTC: Tensor) -> tuple[Tensor, Losses]:
+    def _in_parts(self, x_BTC: Tensor, observed_BTC: Tensor | None) -> tuple[Tensor, Losses]:
         """Forecast few channels at a time, as windows of their own, whose tokens fit a cache."""
         batch, context, channels = x_BTC.shape
-        windows = x_BTC.transpose(1, 2).reshape(-1, context, 1)
-        parts = torch.split(windows, max(1, _CACHED_FEATURES // self.head.features))
+        size = max(1, _CACHED_FEATURES // self.head.features)
+
+        def cut(values_BTC: Tensor) -> tuple[Tensor, ...]:
+            return torch.split(values_BTC.transpose(1, 2).reshape(-1, context, 1), size)
+
+        parts = cut(x_BTC)
+        observed = [None] * len(parts) if observed_BTC is None else cut(observed_BTC)
         weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
-        forecasts = [self._forecast(part, weight)[0] for part in parts]
+        forecasts = [
+            self._forecast(part, seen, weight)[0]
+            for part, seen in zip(parts, observed, strict=True)
+        ]
         return torch.cat(forecasts).view(batch, channels, -1), {}
 
     @property

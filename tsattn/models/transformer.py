@@ -15,7 +15,7 @@ from tsattn.nn import (
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, HorizonMarks, ObservedContext
 
 
 class EncoderDecoderTransformer(ForecastNetwork):
@@ -124,14 +124,21 @@ class EncoderDecoderTransformer(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the horizon from the window and the calendar of both.
+
+        A value that was not observed is 0, the mean of the training rows; a step of which nothing
+        was is its position and calendar.
 
         Raises:
             ValueError: a window or calendar features of another shape than built for.
         """
-        self.check_window(x_BTC)
+        self.check_window(x_BTC, observed_BTC)
         self._check_marks(len(x_BTC), marks_BTM, future_marks_BHM)
+        if observed_BTC is not None:
+            x_BTC = torch.where(observed_BTC, x_BTC, 0.0)
         losses: Losses = {}
         memory = self.encoder_embed(x_BTC, marks_BTM)
         for layer in self.encoder:
