@@ -14,7 +14,7 @@ from tsattn.data.own import spread
 from tsattn.data.panel import Panel
 from tsattn.data.scaling import Scaler
 from tsattn.data.splits import Borders, Part, count_windows, require_windows, split_borders
-from tsattn.data.windows import Windows
+from tsattn.data.windows import Windows, split_missing
 from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
 
@@ -101,16 +101,6 @@ def prepare(
         calendar=tuple(calendar),
         notes=panel.notes + notes + _constant_notes(panel, fitting),
     )
-
-
-def split_missing(
-    values_RC: Float[Tensor, "R C"],
-) -> tuple[Float[Tensor, "R C"], Bool[Tensor, "R C"] | None]:
-    """Return values with 0 for NaN, and which were there, or None where all were."""
-    missing_RC = torch.isnan(values_RC)
-    if not missing_RC.any():
-        return values_RC, None
-    return values_RC.masked_fill(missing_RC, 0.0), ~missing_RC
 
 
 def _marks(panel: Panel, calendar: Sequence[str]) -> Float[Tensor, "R M"]:

@@ -39,6 +39,7 @@ class Table:
         width: Most cells that a row of the body has.
         notes: What was recognised.
         integers: Whether the time column counts steps, see `tsattn.data.integers`.
+        offset: What the timestamps are ahead of UTC, where the time column says so.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Table:
     width: int = 0
     notes: tuple[str, ...] = ()
     integers: bool = False
+    offset: pd.Timedelta | None = None
 
     @property
     def num_rows(self) -> int:

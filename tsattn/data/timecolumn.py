@@ -10,7 +10,7 @@ import pandas as pd
 from tsattn.data.integers import from_integers, holds_integers
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
-from tsattn.data.timestamps import looks_like_time, parse_times
+from tsattn.data.timestamps import ParsedTimes, looks_like_time, parse_times
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import in_zone
 from tsattn.errors import DataError
@@ -83,20 +83,9 @@ def _holds_time(table: Table, column: int) -> bool:
     return looks_like_time(table.text(column, _SAMPLE), digits_count=known)
 
 
-def column_times(
+def _parsed_times(
     table: Table, column: int, reading: Reading, groups: Sequence[np.ndarray] | None
-) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps of a column, and notes on what was recognised.
-
-    Args:
-        table: Header and cells.
-        column: Position of the time column.
-        reading: What the user has said about the dates.
-        groups: Rows of every series, where several share the column.
-
-    Raises:
-        DataError: A cell is no timestamp, or the order of day and month cannot be told.
-    """
+) -> ParsedTimes:
     label = f"{table.label}, column {table.columns[column]!r}"
     text = table.text(column)
     parsed = parse_times(text, day_first=reading.day_first, label=label, groups=groups)
@@ -108,7 +97,7 @@ def column_times(
             + ("numbers are not taken for dates; " if digits else "")
             + "expected dates such as 2020-12-31 or 2020-12-31 23:00:00"
         )
-    return parsed.times, parsed.notes
+    return parsed
 
 
 def table_times(
@@ -131,7 +120,8 @@ def table_times(
         treatment: The policy.
 
     Raises:
-        DataError: A cell is no timestamp, or a time that does not exist in the zone.
+        DataError: A cell is no timestamp, the order of day and month cannot be told, or a time does
+            not exist in the zone.
     """
     cells = table.cells(column)
     if pd.api.types.is_datetime64_any_dtype(cells) and not cells.isna().any():
@@ -141,7 +131,11 @@ def table_times(
         if reading.day_first is None and holds_integers(text):
             counted = replace(table, integers=True)
             return counted, from_integers(text), ("time: counted steps, no calendar",)
-        times, notes = column_times(table, column, reading, groups)
+        parsed = _parsed_times(table, column, reading, groups)
+        times, notes = parsed.times, parsed.notes
+        table = replace(table, offset=parsed.offset)
+        if treatment.time_zone is not None and parsed.offset is not None:
+            times = (times - parsed.offset).tz_localize("UTC")
     whole = [np.arange(len(times))] if groups is None else list(groups)
     times, more = in_zone(table, times, whole, treatment.time_zone)
     return table, times, (*notes, *more)

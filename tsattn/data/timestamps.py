@@ -43,11 +43,13 @@ class ParsedTimes:
         times: One per cell; NaT where a cell is no timestamp.
         notes: What was recognised.
         unread: Rows that are no timestamp.
+        offset: What the times are ahead of UTC, where the cells say so.
     """
 
     times: pd.DatetimeIndex
     notes: tuple[str, ...] = ()
     unread: tuple[int, ...] = ()
+    offset: pd.Timedelta | None = None
 
 
 def looks_like_time(cells: pd.Series, *, digits_count: bool) -> bool:
@@ -128,7 +130,7 @@ def _numeric_times(
     label: str,
     groups: Sequence[np.ndarray],
 ) -> ParsedTimes:
-    clock, notes = _clock(parts, label)
+    clock, notes, offset = _clock(parts, label)
     candidates = {
         order: _dates(parts, order) + clock for order in _possible_orders(parts, day_first)
     }
@@ -147,7 +149,7 @@ def _numeric_times(
     if len(candidates) == 1 and day_first is not None and chosen != "year first":
         why = "as --data.day_first says"
     notes = (f"dates: {chosen}{f' ({why})' if why else ''}", *notes)
-    return ParsedTimes(pd.DatetimeIndex(valid[chosen]), notes)
+    return ParsedTimes(pd.DatetimeIndex(valid[chosen]), notes, offset=offset)
 
 
 def _possible_orders(parts: pd.DataFrame, day_first: bool | None) -> tuple[str, ...]:
@@ -225,8 +227,13 @@ def _dates(parts: pd.DataFrame, order: str) -> np.ndarray:
     return np.where(exists, dates.astype("datetime64[us]"), np.datetime64("NaT", "us"))
 
 
-def _clock(parts: pd.DataFrame, label: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the time of day, less the zone's offset where offsets differ, and what was done."""
+def _clock(
+    parts: pd.DataFrame, label: str
+) -> tuple[np.ndarray, tuple[str, ...], pd.Timedelta | None]:
+    """Return the time of day, less the zone's offset where offsets differ, and what was done.
+
+    Last comes what the times that are returned are ahead of UTC, where that is known.
+    """
 
     def number(name: str) -> np.ndarray:
         return pd.to_numeric(parts[name]).fillna(0).to_numpy(np.int64)
@@ -241,14 +248,16 @@ def _clock(parts: pd.DataFrame, label: str) -> tuple[np.ndarray, tuple[str, ...]
     clock = np.where(bad, np.timedelta64("NaT", "us"), total.astype("timedelta64[us]"))
     zone = parts["zone"]
     if not zone.notna().any():
-        return clock, ()
+        return clock, (), None
     if zone.isna().any():
         raise DataError(
             f"{label}: some timestamps have a UTC offset and others none; write all of them alike"
         )
     offset = zone.where(~zone.str.upper().isin(["Z", "UTC"]), "+00:00").str.replace(":", "")
-    if offset.nunique() == 1:
-        return clock, (f"UTC offset {zone.iloc[0]} is dropped: times stay as written",)
     minutes = offset.str.slice(1, 3).astype(int) * 60 + offset.str.slice(3, 5).astype(int)
     signed = np.where(offset.str.startswith("-"), -minutes, minutes)
-    return clock - signed.astype("timedelta64[m]"), ("UTC offsets differ: times are taken in UTC",)
+    if offset.nunique() == 1:
+        note = f"UTC offset {zone.iloc[0]} is dropped: times stay as written"
+        return clock, (note,), pd.Timedelta(minutes=int(signed[0]))
+    note = "UTC offsets differ: times are taken in UTC"
+    return clock - signed.astype("timedelta64[m]"), (note,), pd.Timedelta(0)

@@ -45,6 +45,13 @@ class WindowBatch(NamedTuple):
     observed_past_BTC: ObservedContext | None = None
     observed_future_BHC: ObservedHorizon | None = None
 
+    @property
+    def truth_BHC(self) -> Tensor:
+        """The horizon rows, NaN where they were not observed."""
+        if self.observed_future_BHC is None:
+            return self.future_BHC
+        return torch.where(self.observed_future_BHC, self.future_BHC, torch.nan)
+
 
 class Windows(Dataset[WindowBatch]):
     """All windows of one part of the data, gathered on demand.
@@ -144,6 +151,16 @@ class Windows(Dataset[WindowBatch]):
             return rows_RF.new_empty(len(starts_B), length, width)
         overlapping = rows_RF.as_strided((num_rows - length + 1, length, width), (width, width, 1))
         return overlapping.index_select(0, starts_B)
+
+
+def split_missing(
+    values_RC: Float[Tensor, "R C"],
+) -> tuple[Float[Tensor, "R C"], Bool[Tensor, "R C"] | None]:
+    """Return values with 0 for NaN, and which were there, or None where all were."""
+    missing_RC = torch.isnan(values_RC)
+    if not missing_RC.any():
+        return values_RC, None
+    return values_RC.masked_fill(missing_RC, 0.0), ~missing_RC
 
 
 class WindowSampler(DistributedSampler[Tensor]):

@@ -27,7 +27,7 @@ class Backtest:
         names: the channels, or the series of a long frame, in the frame's order.
         cutoffs_WK: the last timestamp that each window sees, windows x names.
         forecast_WHK: float64 forecasts by unit (`UNITS`), windows x horizon x names.
-        truth_WHK: the truth, likewise.
+        truth_WHK: the truth, likewise, NaN where it was not observed.
         naive_WK: by unit, what the seasonal naive forecast errs within each window's context.
         notes: what was recognised in the source.
     """
@@ -50,7 +50,7 @@ class Backtest:
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
             also its ``cutoff``, the latest where series end at different times), and the five
-            scores; NaN where a score is not defined. A mean over channels in original units mixes
+            scores, over the observed truth; NaN where a score is not defined. A mean over channels in original units mixes
             units where the channels do.
 
         Raises:
@@ -76,9 +76,9 @@ class Backtest:
             columns[axis] = np.array(self.names)[place] if axis == "channel" else place + 1
             if axis == "window" and "channel" in kept:
                 channel = places[kept.index("channel")]
-                columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK[place, channel])
+                columns["cutoff"] = pd.Index(self.cutoffs_WK[place, channel])
             elif axis == "window":
-                columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK.max(axis=1)[place])
+                columns["cutoff"] = pd.Index(self.cutoffs_WK.max(axis=1)[place])
         return pd.DataFrame(columns | {name: scores[name].numpy() for name in SCORES})
 
     def _grouped(self, values_WHK: Tensor, kept: list[str]) -> Tensor:
@@ -117,6 +117,7 @@ def evaluate(
         trained,
         starts_W,
         together,
+        fill=history.treatment.missing == "interpolate",
     )
     require_finite(forecast, history)
     original_NK = torch.from_numpy(np.ascontiguousarray(history.values_KN.T))
@@ -126,7 +127,7 @@ def evaluate(
     mean_K, scale_K = scaler.mean_SC[0], scaler.scale_SC[0]
     naive = naive_error(context, trained.season)
     cutoff_rows_KW = history.rows_KN[:, (starts_W + trained.context - 1).numpy()]
-    moments = history.times.tz_localize(None).to_numpy()
+    moments = history.plain(history.times)
     return Backtest(
         names=history.names,
         cutoffs_WK=moments[cutoff_rows_KW.T],

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from tsattn.data.calendar import calendar_marks, future_times
 from tsattn.data.scaling import Scaler
-from tsattn.data.windows import Windows
+from tsattn.data.steps import follows
+from tsattn.data.windows import Windows, split_missing
+from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
 from tsattn.forecast.history import History
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
+from tsattn.training.calling import forecast_of
 
 _VALUES = 1 << 21
 """Numbers of the windows that are forecast together, 8 MiB in float32."""
@@ -51,7 +54,13 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
     past = tuple(history.times[rows] for rows in rows_UN)
     try:
         future = tuple(
-            future_times(one[-1], trained.step, trained.horizon).as_unit("us") for one in past
+            future_times(
+                one[-1],
+                trained.step,
+                trained.horizon,
+                by_wall=follows(wall_time(one), trained.step),
+            ).as_unit("us")
+            for one in past
         )
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
         raise DataError(
@@ -79,19 +88,26 @@ def forecast_windows(
     trained: Trained,
     starts_W: Tensor,
     together: tuple[int, ...] | None,
+    *,
+    fill: bool = False,
 ) -> Tensor:
     """Return standardised forecasts [W, H, K] of windows.
 
     Args:
         network: the network, of all channels or of one.
-        values_RK: standardised rows of every name; those of the last horizon may be anything.
+        values_RK: standardised rows of every name, NaN where a value is missing; those of the last
+            horizon may be any numbers.
         calendar: timestamps of all rows.
         trained: what the network was trained on.
         starts_W: the first row of every window.
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
+        fill: fill the gaps of every window from its own context, instead of telling the network
+            where they are.
     """
     marks_URM = calendar.marks(trained.calendar)[:, : len(values_RK)]
+    if trained.integers:
+        marks_URM = torch.zeros_like(marks_URM)
     if together is None:
         values_SRC = values_RK.T.unsqueeze(-1)
         marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]
@@ -100,13 +116,16 @@ def forecast_windows(
         values_SRC, marks_SRM = values_RK[:, order].unsqueeze(0), marks_URM
     num_series, num_rows = values_SRC.shape[:2]
     firsts_S = torch.arange(num_series) * num_rows
+    values, observed = split_missing(values_SRC.flatten(0, 1))
     windows = Windows(
-        values_SRC.flatten(0, 1),
+        values,
         marks_SRM.flatten(0, 1),
         (firsts_S.unsqueeze(1) + starts_W).flatten(),
         torch.arange(num_series).repeat_interleave(len(starts_W)),
         trained.context,
         trained.horizon,
+        observed,
+        fill=fill,
     )
     y_WHC = _run(network, windows)
     y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
@@ -121,8 +140,7 @@ def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
-            parts.append(forecast.mean.float())
+            parts.append(forecast_of(network, batch).mean.float())
     return torch.cat(parts)
 
 

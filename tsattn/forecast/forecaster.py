@@ -92,7 +92,8 @@ class Forecaster:
                 on keep their scale, and none has to be there. Only networks that treat channels
                 alike and apart can.
             sort: order the rows of each series by time first.
-            reading: how to read a file where its content does not say so itself.
+            reading: how to read a file where its content does not say so itself, and what to do
+                with missing values and irregular timestamps; by default what was done in training.
 
         Returns:
             A frame of the same library and shape, in original units: the source's time column and
@@ -124,6 +125,7 @@ class Forecaster:
         _refuse_levels(levels)
         network = self._network(new_series=new_series)
         history = self._history(frame, self.context, "the context", new_series, sort, reading)
+        history.require_something()
         scaler = scaler_of(history, self.trained)
         calendar = calendar_of(history, self.trained)
         values_NK = scaler.standardise(history.values_KN.T)
@@ -135,6 +137,7 @@ class Forecaster:
             self.trained,
             torch.zeros(1, dtype=torch.int64),
             self._together(history, new_series=new_series),
+            fill=history.treatment.missing == "interpolate",
         )
         require_finite(forecast_1HK, history)
         mean_1HK = scaler.to_original(forecast_1HK, torch.zeros(1, dtype=torch.int64))

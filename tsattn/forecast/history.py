@@ -1,19 +1,24 @@
 """The last rows of every series of a source, matched by name with what a network was trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timezone
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tsattn.data.integers import to_integers
 from tsattn.data.numerals import channel_values
-from tsattn.data.own import LONG_COLUMNS, column_times, find_time_column
+from tsattn.data.own import LONG_COLUMNS
 from tsattn.data.table import Table
+from tsattn.data.timecolumn import find_time_column, table_times
+from tsattn.data.treatment import Treated, Treatment
+from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
-from tsattn.forecast.evenness import require_step
 from tsattn.forecast.matching import match
 from tsattn.forecast.sources import Source
+from tsattn.forecast.tails import Tails, last_rows
 from tsattn.forecast.trained import Trained
 
 
@@ -26,12 +31,13 @@ class History:
         labels: what the source calls the names: column labels, or values of ``unique_id``.
         names: the same as text.
         known: per name its place among those trained on, or None.
-        values_KN: float64 in original units, names x rows.
-        rows_KN: position of every row in the table.
-        times: timestamps of all rows of the table.
+        values_KN: float64 in original units, names x rows, NaN where a value is missing.
+        rows_KN: place of every row in ``times``.
+        times: timestamps of all rows of the table, and behind them those of inserted rows.
         whole: all rows of every name, where new series need their scale from them; else empty.
         time_label: what the source calls its time column.
-        notes: what was recognised.
+        notes: what was recognised and done.
+        treatment: what may be done with missing values and irregular timestamps.
     """
 
     source: Source
@@ -44,6 +50,37 @@ class History:
     whole: tuple[np.ndarray, ...]
     time_label: Any
     notes: tuple[str, ...]
+    treatment: Treatment = Treatment()
+
+    def shown(self, times: pd.DatetimeIndex) -> pd.Index:
+        """Return timestamps as the source writes them: in its zone, or as counted steps."""
+        if self.source.table.integers:
+            return pd.Index(to_integers(times))
+        if times.tz is None:
+            return times
+        zone = self.source.zone
+        return wall_time(times) if zone is None else times.tz_convert(zone)
+
+    def plain(self, times: pd.DatetimeIndex) -> np.ndarray:
+        """Return timestamps as the source writes them, for scores and pictures: without a zone."""
+        shown = self.shown(times)
+        return (wall_time(shown) if isinstance(shown, pd.DatetimeIndex) else shown).to_numpy()
+
+    def require_something(self) -> None:
+        """Refuse names without any value to interpolate between.
+
+        Raises:
+            DataError: with the names.
+        """
+        empty = np.flatnonzero(np.isnan(self.values_KN).all(axis=1))
+        if len(empty) and self.treatment.missing == "interpolate":
+            names = ", ".join(repr(self.names[place]) for place in empty[:5])
+            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            raise DataError(
+                f"{self.source.table.label}: no value of {names}{more} among the last rows, so "
+                "there is nothing to interpolate between; bring rows with values, remove the "
+                "series, or set --data.missing mask"
+            )
 
     def same_times(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rows [U, N] of the distinct sequences of times, and which of them each name has.
@@ -108,75 +145,116 @@ def read_history(
 def _wide(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
-    table = source.table
     time = _time_column(source, trained)
-    columns = [column for column in range(len(table.columns)) if column != time]
-    unnamed = [column + 1 for column in columns if not table.columns[column]]
+    columns = [column for column in range(len(source.table.columns)) if column != time]
+    unnamed = [column + 1 for column in columns if not source.table.columns[column]]
     if unnamed:
         raise DataError(
-            f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only "
-            "counts the rows"
+            f"{source.table.label}: column {unnamed[0]} has no name; name it, or remove it if it "
+            "only counts the rows"
         )
-    names = tuple(table.columns[column] for column in columns)
-    known = match(names, trained, table.label, new_series=new_series)
-    times, notes = _times(source, time, None)
+    names = tuple(source.table.columns[column] for column in columns)
+    known = match(names, trained, source.table.label, new_series=new_series)
+    treatment = Treatment.of(source.reading, trained.treatment)
+    source, times, notes = _times(source, time, None, treatment, trained)
     order = np.argsort(times.asi8, kind="stable") if sort else np.arange(len(times))
-    _require_rows([order], (table.label,), rows, needed)
-    tail = order[-rows:]
-    require_step(table, times, tail[np.newaxis], ("",), trained.step)
-    values_RC, more = channel_values(
-        table, columns, source.reading.decimal, None if new_series else tail
-    )
-    return History(
-        source=source,
+    tails = last_rows(source.table, times, [order], ("",), rows, trained.step, treatment, needed)
+    values_RC, more = _values(source, columns, tails, treatment, new_series=new_series)
+    whole = tuple(tails.merged[0].values(values_RC).T) if new_series else ()
+    return _history(
+        source, treatment, tails, notes + more,
         labels=tuple(source.labels[column] for column in columns),
         names=names,
         known=known,
-        values_KN=values_RC[tail].T,
-        rows_KN=np.broadcast_to(tail, (len(columns), rows)),
-        times=times,
-        whole=tuple(values_RC.T) if new_series else (),
+        values_KN=tails.values(0, values_RC).T,
+        rows_KN=np.broadcast_to(tails.rows_SN[0], (len(columns), rows)),
+        whole=whole,
         time_label=_label(source, time),
-        notes=(*table.notes, *notes, *more),
-    )
+    )  # fmt: skip
 
 
 def _long(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
-    table = source.table
-    identity, time, target = _long_columns(table)
-    codes, uniques = pd.factorize(table.text(identity))
+    identity, time, target = _long_columns(source.table)
+    codes, uniques = pd.factorize(source.table.text(identity))
     names = tuple(str(name) for name in uniques)
     nameless = np.flatnonzero(np.array(names)[codes] == "")
     if len(nameless):
-        raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
-    known = match(names, trained, table.label, new_series=new_series)
+        label, lines = source.table.label, source.table.where(nameless)
+        raise DataError(f"{label}: unique_id is empty in {lines}; fill it")
+    known = match(names, trained, source.table.label, new_series=new_series)
     by_series = np.argsort(codes, kind="stable")
     groups = np.split(by_series, np.cumsum(np.bincount(codes))[:-1])
-    times, notes = _times(source, time, groups)
+    treatment = Treatment.of(source.reading, trained.treatment)
+    source, times, notes = _times(source, time, groups, treatment, trained)
     if sort:
         groups = [group[np.argsort(times.asi8[group], kind="stable")] for group in groups]
-    places = tuple(f"{table.label}, series {name!r}" for name in names)
-    _require_rows(groups, places, rows, needed)
-    rows_KN = np.stack([group[-rows:] for group in groups])
     suffixes = tuple(f", series {name!r}" for name in names)
-    require_step(table, times, rows_KN, suffixes, trained.step)
-    values_R1, more = channel_values(
-        table, [target], source.reading.decimal, None if new_series else rows_KN.reshape(-1)
-    )
-    identities = table.cells(identity)
-    return History(
-        source=source,
+    tails = last_rows(source.table, times, groups, suffixes, rows, trained.step, treatment, needed)
+    values_R1, more = _values(source, [target], tails, treatment, new_series=new_series)
+    identities = source.table.cells(identity)
+    whole = tuple(one.values(values_R1)[:, 0] for one in tails.merged) if new_series else ()
+    return _history(
+        source, treatment, tails, notes + more,
         labels=tuple(identities.iloc[group[0]] for group in groups),
         names=names,
         known=known,
-        values_KN=values_R1[:, 0][rows_KN],
-        rows_KN=rows_KN,
-        times=times,
-        whole=tuple(values_R1[group, 0] for group in groups) if new_series else (),
+        values_KN=_of_series(tails, values_R1),
+        rows_KN=tails.rows_SN,
+        whole=whole,
         time_label=_label(source, time),
-        notes=(*table.notes, *notes, *more),
+    )  # fmt: skip
+
+
+def _of_series(tails: Tails, values_R1: np.ndarray) -> np.ndarray:
+    if not tails.num_inserted and not any(one.num_merged for one in tails.merged):
+        return values_R1[:, 0][tails.rows_SN]
+    return np.stack([tails.values(place, values_R1)[:, 0] for place in range(len(tails.rows_SN))])
+
+
+def _values(
+    source: Source, columns: Sequence[int], tails: Tails, treatment: Treatment, *, new_series: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the values of all rows, sound in those that are needed."""
+    return channel_values(
+        source.table,
+        columns,
+        source.reading.decimal,
+        None if new_series else tails.needed,
+        allow_missing=treatment.takes_missing,
+    )
+
+
+def _history(
+    source: Source,
+    treatment: Treatment,
+    tails: Tails,
+    notes: tuple[str, ...],
+    *,
+    whole: tuple[np.ndarray, ...],
+    **parts: Any,
+) -> History:
+    values_KN, names = parts["values_KN"], parts["names"]
+    for name, own in zip(names, whole, strict=False):
+        if np.isnan(own).all():
+            raise DataError(
+                f"{source.table.label}: no value at all of {name!r}, so nothing says how to "
+                "standardise it; remove it"
+            )
+    treated = Treated(
+        missing=int(np.isnan(values_KN).sum()),
+        values=values_KN.size,
+        merged=tails.num_merged,
+        inserted=tails.num_inserted,
+    )
+    return History(
+        source=source,
+        times=tails.times,
+        whole=whole,
+        notes=(*source.table.notes, *notes, *treated.notes(treatment)),
+        treatment=treatment,
+        **parts,
     )
 
 
@@ -209,25 +287,26 @@ def _long_columns(table: Table) -> tuple[int, int, int]:
 
 
 def _times(
-    source: Source, column: int, groups: Sequence[np.ndarray] | None
-) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps; those of a frame are taken as they are, with their time zone."""
-    cells = source.table.cells(column)
-    if pd.api.types.is_datetime64_any_dtype(cells) and not cells.isna().any():
-        return pd.DatetimeIndex(cells).as_unit("us"), ()
-    return column_times(source.table, column, source.reading, groups)
-
-
-def _require_rows(
-    groups: Sequence[np.ndarray], places: Sequence[str], rows: int, needed: str
-) -> None:
-    short = [
-        f"{place} has {len(group)} rows"
-        for place, group in zip(places, groups, strict=True)
-        if len(group) < rows
-    ]
-    if short:
-        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+    source: Source,
+    column: int,
+    groups: Sequence[np.ndarray] | None,
+    treatment: Treatment,
+    trained: Trained,
+) -> tuple[Source, pd.DatetimeIndex, tuple[str, ...]]:
+    """Return the timestamps in the zone of the policy; the source knows how it writes them."""
+    table, times, notes = table_times(source.table, column, source.reading, groups, treatment)
+    if table.integers != trained.integers:
+        counted, stamps = "counted steps", "timestamps"
+        here, there = (counted, stamps) if table.integers else (stamps, counted)
         raise DataError(
-            f"{'; '.join(short[:5])}{more}, but {rows} are needed ({needed}); bring more rows"
+            f"{table.label}, column {table.columns[column]!r}: {here}, but the network was trained "
+            f"on {there}; expected {there} such as "
+            + ("7588" if trained.integers else "2020-12-31 23:00:00")
         )
+    cells = table.cells(column)
+    zone = cells.dt.tz if pd.api.types.is_datetime64_any_dtype(cells) else None
+    if table.offset is not None:
+        zone = times.tz or timezone(table.offset.to_pytimedelta())
+        if times.tz is None:
+            times = times.tz_localize(zone)
+    return replace(source, table=table, zone=zone), times, notes

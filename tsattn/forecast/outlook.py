@@ -26,9 +26,10 @@ class Outlook:
     mean_KH: np.ndarray
 
     @property
-    def times(self) -> tuple[pd.DatetimeIndex, ...]:
-        """The horizon's timestamps of every name."""
-        return tuple(self.calendar.future[which] for which in self.calendar.which_K)
+    def times(self) -> tuple[pd.Index, ...]:
+        """The horizon's timestamps of every name, as the source writes them."""
+        future = [self.history.shown(one) for one in self.calendar.future]
+        return tuple(future[which] for which in self.calendar.which_K)
 
     def frame(self) -> Any:
         """Return a frame of the source's own library and shape, the horizon's rows only.
@@ -45,18 +46,19 @@ class Outlook:
         means = dict(zip(history.labels, self.mean_KH, strict=True))
         ordered = [label if label in means else time for label in source.labels]
         return {
-            label: means[label] if label in means else self.calendar.future[0] for label in ordered
+            label: means[label] if label in means else history.shown(self.calendar.future[0])
+            for label in ordered
         }
 
     def _long(self) -> dict[Any, Any]:
         history, calendar = self.history, self.calendar
         horizon = self.mean_KH.shape[1]
-        moments_UH = np.stack([one.asi8 for one in calendar.future])
-        zone = calendar.future[0].tz
-        stamps = pd.DatetimeIndex(moments_UH[calendar.which_K].reshape(-1).view("datetime64[us]"))
+        future = [history.shown(one) for one in calendar.future]
+        stamps = future[0].append(future[1:])
+        rows_UH = np.arange(len(stamps)).reshape(-1, horizon)
         cells: dict[str, Any] = {
             "unique_id": pd.Index(list(history.labels)).repeat(horizon).to_numpy(),
-            "ds": stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone),
+            "ds": stamps[rows_UH[calendar.which_K].reshape(-1)],
             "y": self.mean_KH.reshape(-1),
         }
         source = history.source

@@ -11,6 +11,7 @@ from tsattn.data.calendar import FEATURES
 from tsattn.data.panel import Layout, Step
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import decode_step
+from tsattn.data.treatment import Treatment, treatment_from
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
 
@@ -32,6 +33,8 @@ class Trained:
         horizon: rows that it forecasts.
         calendar: calendar features, in the order of the marks.
         scaler: mean and deviation of the training rows, one column per name.
+        treatment: what was done with missing values and irregular timestamps.
+        integers: whether time was counted in steps, without a calendar.
     """
 
     layout: Layout
@@ -43,6 +46,8 @@ class Trained:
     horizon: int
     calendar: tuple[str, ...]
     scaler: Scaler
+    treatment: Treatment = Treatment()
+    integers: bool = False
 
     @property
     def kind(self) -> str:
@@ -99,6 +104,8 @@ def _parse(data: Mapping[str, Any]) -> Trained:
             data["scaler_mean"].double().reshape(1, -1),
             data["scaler_scale"].double().reshape(1, -1),
         ),
+        treatment=treatment_from(data.get("treatment")),
+        integers=bool(data.get("integers", False)),
     )
 
 

@@ -22,7 +22,10 @@ from tsattn.nn.parts import build_part, describe_part
 RECORD = "tsattn"
 FORMAT = 1
 
-_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
+_DATA_OF_A_RUN = (
+    *("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size"),
+    "treatment",
+)
 _PLAIN = (str, int, float, bool, type(None))
 _LARGEST = 10**7  # of any size in a record
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")

@@ -19,8 +19,9 @@ from tsattn.data import (
     loader,
     prepare,
 )
-from tsattn.data.panel import Layout
+from tsattn.data.reading import Duplicates, Gaps, Layout, Missing
 from tsattn.data.steps import encode_step
+from tsattn.data.treatment import Treatment, describe_treatment
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError
 
@@ -54,6 +55,13 @@ class ForecastData(L.LightningDataModule):
         delimiter: what separates cells; ``None`` recognises it.
         decimal: decimal point or comma; ``None`` recognises it.
         day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
+        missing: what to do with missing values of a file of your own: ``error`` names them;
+            ``interpolate`` fills the gaps of every window from its own context; ``mask`` tells the
+            network which steps were observed. Missing targets are never scored. See
+            `tsattn.data.treatment.Treatment`.
+        duplicates: rows with the same timestamp: ``error``, or keep ``first``, ``last`` or ``mean``.
+        gaps: rows that lack: ``error``, or ``regularise`` to insert them without values.
+        time_zone: zone of local timestamps, such as ``Europe/Berlin``.
 
     Raises:
         ConfigError: a batch without windows.
@@ -76,6 +84,10 @@ class ForecastData(L.LightningDataModule):
         delimiter: str | None = None,
         decimal: str | None = None,
         day_first: bool | None = None,
+        missing: Missing = "error",
+        duplicates: Duplicates = "error",
+        gaps: Gaps = "error",
+        time_zone: str | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -94,7 +106,12 @@ class ForecastData(L.LightningDataModule):
             day_first=day_first,
             time_column=time_column,
             layout=layout,
+            missing=missing,
+            duplicates=duplicates,
+            gaps=gaps,
+            time_zone=time_zone,
         )
+        Treatment.of(self.reading)  # refuses what does not go together
         self._prepared: Prepared | None = None
 
     @property
@@ -134,7 +151,9 @@ class ForecastData(L.LightningDataModule):
 
     @property
     def season(self) -> int:
-        """Steps of a season, as the distance of two rows suggests."""
+        """Steps of a season, as the distance of two rows suggests; 1 for steps that are counted."""
+        if self.prepared.panel.integers:
+            return 1
         return default_season(self.prepared.panel.step_seconds)
 
     @property
@@ -191,6 +210,8 @@ class ForecastData(L.LightningDataModule):
             "scaler_mean": prepared.scaler.mean_SC,
             "scaler_scale": prepared.scaler.scale_SC,
             "batch_size": self.batch_size,
+            "integers": panel.integers,
+            "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
         }
 
