@@ -20,8 +20,8 @@ class WindowErrors(Metric):
 
     ``MSE = mean((y - f)^2)``, ``MAE = mean(|y - f|)``, both in [0, inf), over windows, steps and
     channels. Targets that were not observed are left out of the mean of their channel, channels
-    without any out of the mean over channels. Beside all windows it scores those with an index below ``first``, which is how
-    published code that drops its last incomplete batch scores.
+    without any out of the mean over channels. Beside all windows it scores those with an index
+    below ``first``, which is how published code that drops its last incomplete batch scores.
 
     Args:
         channels: number of channels.
@@ -148,9 +148,7 @@ def point_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> di
     }
 
 
-def _observed_scores(
-    forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor
-) -> dict[str, Tensor]:
+def _observed_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> dict[str, Tensor]:
     """Return `point_scores` of the entries whose target is not NaN."""
     seen_NG = ~torch.isnan(target_NG)
     count_G = seen_NG.sum(0)

@@ -117,9 +117,7 @@ def swap_delimiter(data: bytes, draw: random.Random) -> bytes:
 def ragged_rows(data: bytes, draw: random.Random) -> bytes:
     lines = _lines(data)
     row = _row(lines, draw)
-    lines[row] = (
-        lines[row].rpartition(b",")[0] if draw.random() < 0.5 else lines[row] + b",1" * 7
-    )
+    lines[row] = lines[row].rpartition(b",")[0] if draw.random() < 0.5 else lines[row] + b",1" * 7
     return b"\n".join(lines)
 
 
@@ -143,9 +141,7 @@ def repeat_columns(data: bytes, draw: random.Random) -> bytes:
     times = draw.choice((1, 1, 300))
     column = draw.randrange(4)
     lines = [line.split(b",") for line in _lines(data)]
-    return b"\n".join(
-        b",".join(cells + cells[column : column + 1] * times) for cells in lines
-    )
+    return b"\n".join(b",".join(cells + cells[column : column + 1] * times) for cells in lines)
 
 
 def rename_column(data: bytes, draw: random.Random) -> bytes:
@@ -218,7 +214,9 @@ def long_line(data: bytes, draw: random.Random) -> bytes:
 
 
 def line_ends(data: bytes, draw: random.Random) -> bytes:
-    return data.replace(b"\n", draw.choice((b"\r", b"\r\n", b"\n\n\n", b"\x0b", b"\r\r\n", b"\x85")))
+    return data.replace(
+        b"\n", draw.choice((b"\r", b"\r\n", b"\n\n\n", b"\x0b", b"\r\r\n", b"\x85"))
+    )
 
 
 def repeat_header(data: bytes, draw: random.Random) -> bytes:

@@ -125,7 +125,9 @@ def _parser(command: str) -> ArgumentParser:
     add("--missing", type=Missing | None, help="error, interpolate or mask; default: as in fit")
     add("--duplicates", type=Duplicates | None, help="error, first, last or mean; as in fit")
     add("--gaps", type=Gaps | None, help="error or regularise; default: as in fit")
-    add("--time_zone", type=str | None, help="of local timestamps, such as Europe/Berlin; as in fit")
+    add(
+        "--time_zone", type=str | None, help="of local timestamps, such as Europe/Berlin; as in fit"
+    )
     return parser
 
 

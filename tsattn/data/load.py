@@ -119,7 +119,9 @@ def _untreated(panel: Panel, treatment: Treatment) -> Panel:
     """Say so where a policy was asked for that a published file does not need."""
     if treatment == Treatment():
         return panel
-    note = f"{panel.name} is read as published: missing, duplicates, gaps and time_zone do not apply"
+    note = (
+        f"{panel.name} is read as published: missing, duplicates, gaps and time_zone do not apply"
+    )
     return replace(panel, notes=(*panel.notes, note))
 
 

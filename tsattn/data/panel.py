@@ -10,7 +10,7 @@ import pandas as pd
 
 from tsattn.data.catalog import DatasetInfo
 from tsattn.data.reading import Layout
-from tsattn.data.treatment import Treated, Treatment
+from tsattn.data.treatment import STRICT, UNTOUCHED, Treated, Treatment
 
 Step = pd.Timedelta | pd.offsets.BaseOffset
 
@@ -67,8 +67,8 @@ class Panel:
     time_column: str
     notes: tuple[str, ...] = ()
     info: DatasetInfo | None = None
-    treatment: Treatment = Treatment()
-    treated: Treated = Treated()
+    treatment: Treatment = STRICT
+    treated: Treated = UNTOUCHED
     integers: bool = False
 
     @property

@@ -3,7 +3,7 @@
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import ConfigError
@@ -106,6 +106,13 @@ class Treated:
             share = 100 * self.missing / max(1, self.values)
             found.append(f"missing values: {self.missing} of {self.values} ({share:.2g}%) {done}")
         return tuple(found)
+
+
+STRICT = Treatment()
+"""Nothing is done: everything irregular is refused."""
+
+UNTOUCHED = Treated()
+"""Nothing was done."""
 
 
 def describe_treatment(treatment: Treatment, treated: Treated) -> dict[str, Any]:

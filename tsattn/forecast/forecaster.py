@@ -10,8 +10,9 @@ from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
-from tsattn.forecast.history import History, read_history
+from tsattn.forecast.history import History
 from tsattn.forecast.outlook import Outlook
+from tsattn.forecast.reading import read_history
 from tsattn.forecast.sources import Frame, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork

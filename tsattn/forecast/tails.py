@@ -154,8 +154,8 @@ def _grid_tail(
     examples = ", ".join(table.stamp(own[row]) for row in off[:5])
     raise DataError(
         f"{table.label}{suffix}: not on the grid of {table.apart(step)} that ends with "
-        f"{table.stamp(own[-1])}: {table.where(rows[off])} ({examples}); gaps can be filled, but no "
-        "row moved: correct the timestamps or resample to the step of the training"
+        f"{table.stamp(own[-1])}: {table.where(rows[off])} ({examples}); gaps can be filled, but "
+        "no row moved: correct the timestamps or resample to the step of the training"
     )
 
 

@@ -11,7 +11,7 @@ from tsattn.data.calendar import FEATURES
 from tsattn.data.panel import Layout, Step
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import decode_step
-from tsattn.data.treatment import Treatment, treatment_from
+from tsattn.data.treatment import STRICT, Treatment, treatment_from
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
 
@@ -46,7 +46,7 @@ class Trained:
     horizon: int
     calendar: tuple[str, ...]
     scaler: Scaler
-    treatment: Treatment = Treatment()
+    treatment: Treatment = STRICT
     integers: bool = False
 
     @property

@@ -59,7 +59,8 @@ class ForecastData(L.LightningDataModule):
             ``interpolate`` fills the gaps of every window from its own context; ``mask`` tells the
             network which steps were observed. Missing targets are never scored. See
             `tsattn.data.treatment.Treatment`.
-        duplicates: rows with the same timestamp: ``error``, or keep ``first``, ``last`` or ``mean``.
+        duplicates: rows with the same timestamp: ``error``, or keep the ``first``, the ``last`` or
+            the ``mean``.
         gaps: rows that lack: ``error``, or ``regularise`` to insert them without values.
         time_zone: zone of local timestamps, such as ``Europe/Berlin``.
 
