@@ -113,8 +113,8 @@ def recognise_delimiter(text: str, label: str) -> str:
             "--data.delimiter"
         )
     raise DataError(
-        f"{label}: no sign cuts the header {_short(lines[0])} and the rows into equally many cells; set "
-        "--data.delimiter and mend the rows that have more or fewer cells"
+        f"{label}: no sign cuts the header {_short(lines[0])} and the rows into equally many "
+        "cells; set --data.delimiter and mend the rows that have more or fewer cells"
     )
 
 

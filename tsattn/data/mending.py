@@ -114,6 +114,6 @@ def _require_values(
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise DataError(
-            f"{table.label}: no value at all in {', '.join(empty[:5])}{more}; remove what was never "
-            "measured"
+            f"{table.label}: no value at all in {', '.join(empty[:5])}{more}; remove what was "
+            "never measured"
         )

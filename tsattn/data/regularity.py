@@ -115,6 +115,7 @@ def common_step(
         other = regular_step(table, times, rows, label)
         raise DataError(
             f"{table.label}{label}: its step is {table.apart(other)}, that of {names[longest]!r} "
-            f"{table.apart(step)}; all series need one step: resample, or put them into another file"
+            f"{table.apart(step)}; all series need one step: resample, or put them into "
+            "another file"
         )
     return step

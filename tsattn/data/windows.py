@@ -45,9 +45,8 @@ class WindowBatch(NamedTuple):
     observed_past_BTC: ObservedContext | None = None
     observed_future_BHC: ObservedHorizon | None = None
 
-    @property
-    def truth_BHC(self) -> Tensor:
-        """The horizon rows, NaN where they were not observed."""
+    def truth(self) -> Tensor:
+        """Return the horizon rows [B, H, C], NaN where they were not observed."""
         if self.observed_future_BHC is None:
             return self.future_BHC
         return torch.where(self.observed_future_BHC, self.future_BHC, torch.nan)

@@ -50,8 +50,8 @@ class Backtest:
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
             also its ``cutoff``, the latest where series end at different times), and the five
-            scores, over the observed truth; NaN where a score is not defined. A mean over channels in original units mixes
-            units where the channels do.
+            scores, over the observed truth; NaN where a score is not defined. A mean over channels
+            in original units mixes units where the channels do.
 
         Raises:
             ConfigError: an unknown name.

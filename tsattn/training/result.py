@@ -184,7 +184,7 @@ def save_predictions(
     """
     refuse_existing(path, overwrite=overwrite)
     windows = data.prepared.test
-    targets_WHC = torch.cat([windows[part].truth_BHC for part in index_W.split(256)])
+    targets_WHC = torch.cat([windows[part].truth() for part in index_W.split(256)])
     series_W = windows.series_W[index_W]
     to_original = data.prepared.scaler.to_original
     unfinished = path.with_name(f".{path.name}.unfinished.npz")

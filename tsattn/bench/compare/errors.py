@@ -42,7 +42,7 @@ def errors_of(opened: Opened) -> ErrorsOfRun:
 
 
 def _mean(error_BHC: Tensor, dim: int) -> Tensor:
-    """Return the mean over observed targets; 0, which no two runs differ in, where there is none."""
+    """Return the mean over observed targets; 0, in which no two runs differ, without any."""
     if not torch.isnan(error_BHC).any():
         return error_BHC.mean(dim=dim)
     return error_BHC.nanmean(dim=dim).nan_to_num(0.0)
@@ -66,7 +66,7 @@ class _Collect(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch."""
-        error_BHC = (outputs.detach().float() - batch.truth_BHC).cpu().double()
+        error_BHC = (outputs.detach().float() - batch.truth()).cpu().double()
         self.index.append(batch.index_B.cpu())
         for metric, value_BHC in {"mse": error_BHC.square(), "mae": error_BHC.abs()}.items():
             self.channels[metric].append(_mean(value_BHC, dim=1))
