@@ -11,9 +11,9 @@ import pandas as pd
 
 ORIGIN = pd.Timestamp("2000-01-01").as_unit("us")
 _SECOND = 1_000_000  # of the microseconds in which timestamps are counted
-_INTEGER = re.compile(r"[+-]?\d{1,8}(?:\.0+)?")
-_DATE = re.compile(r"(?:1[5-9]|2\d)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-_YEAR = re.compile(r"(?:1[5-9]|2\d)\d{2}")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,8}(?:\.0+)?")
+_DATE = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
+_YEAR = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}")
 
 
 def holds_integers(cells: pd.Series) -> bool:

@@ -12,7 +12,7 @@ from tsattn.data.scaling import Scaler
 from tsattn.data.steps import follows
 from tsattn.data.windows import Windows, split_missing
 from tsattn.data.zones import wall_time
-from tsattn.errors import DataError
+from tsattn.errors import CheckpointError, DataError
 from tsattn.forecast.history import History
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
@@ -142,6 +142,39 @@ def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
             batch = windows[start : start + size]
             parts.append(forecast_of(network, batch).mean.float())
     return torch.cat(parts)
+
+
+def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -> None:
+    """Forecast one window of zeros, so that a network that cannot is refused when it is loaded.
+
+    Args:
+        network: as its checkpoint's record describes it.
+        trained: what it was trained on.
+        source: what messages call the checkpoint.
+
+    Raises:
+        CheckpointError: the network fails, or its forecast is of another shape or not finite.
+    """
+    rows, channels = trained.context + trained.horizon, network.channels
+    window = Windows(
+        torch.zeros(rows, channels),
+        torch.zeros(rows, len(trained.calendar)),
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+        trained.context,
+        trained.horizon,
+    )
+    try:
+        y_1HC = _run(network, window)
+    except Exception as error:  # a network that was tampered with can fail in any way
+        raise CheckpointError(
+            f"{source}: its network cannot forecast: {error}; take another checkpoint"
+        ) from error
+    if y_1HC.shape != (1, trained.horizon, channels) or not y_1HC.isfinite().all():
+        raise CheckpointError(
+            f"{source}: its network forecasts no finite numbers of [1, {trained.horizon}, "
+            f"{channels}]; take another checkpoint"
+        )
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:

@@ -9,7 +9,13 @@ import torch
 from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
-from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
+from tsattn.forecast.engine import (
+    calendar_of,
+    forecast_windows,
+    require_finite,
+    require_forecasts,
+    scaler_of,
+)
 from tsattn.forecast.history import History
 from tsattn.forecast.outlook import Outlook
 from tsattn.forecast.reading import read_history
@@ -59,7 +65,9 @@ class Forecaster:
         """
         file = _checkpoint(Path(path).expanduser())
         loaded, record = load_trained(file, network)
-        return cls(loaded, trained_of(record, loaded, str(file)))
+        trained = trained_of(record, loaded, str(file))
+        require_forecasts(loaded, trained, str(file))
+        return cls(loaded, trained)
 
     @property
     def context(self) -> int:

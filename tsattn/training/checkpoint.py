@@ -283,6 +283,8 @@ def _require_intact(path: Path) -> None:
     """Compare every part of the file with its checksum, which torch does not."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch never does")
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
