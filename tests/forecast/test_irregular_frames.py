@@ -79,7 +79,7 @@ def test_forecast_may_be_told_otherwise(masking: Forecaster, wide: Forecaster) -
         masking.predict(frame, reading=strict)
     with pytest.raises(ConfigError, match="gaps regularise inserts rows without values"):
         masking.predict(frame, reading=Reading(missing="error"))
-    with pytest.raises(DataError, match="--data.missing interpolate"):
+    with pytest.raises(DataError, match=r"--data\.missing interpolate"):
         wide.predict(frame)
     filled = frame.copy()
     filled.iloc[-12:] = filled.iloc[-12:].interpolate(limit_direction="both")

@@ -120,7 +120,7 @@ def _make_table(draw: random.Random, start: Prepared, file: Path) -> str:
         file.mkdir()
         return "a folder for a table"
     content, names = start.table, []
-    for _ in range(draw.choice((1, 1, 2, 3))):
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
         mutate = draw.choice(tables.MUTATIONS)
         names.append(mutate.__name__)
         content = mutate(content, draw)

@@ -136,7 +136,7 @@ def small(kind: str, data: ForecastData) -> ForecastNetwork:
 def test_networks_learn_from_data_with_holes(holes: Path, kind: str, missing: Any) -> None:
     data = ForecastData(
         str(holes), context=12, horizon=4, batch_size=8,
-        missing=missing, gaps="regularise", duplicates="first",
+        missing=missing, gaps="regularise", duplicates="first", day_first=True,
     )  # fmt: skip
     torch.manual_seed(0)
     task = ForecastTask(small(kind, data), learning_rate=3e-3)
@@ -157,7 +157,8 @@ def test_run_prints_and_stores_what_was_done(
         monkeypatch.delenv(name, raising=False)
     run([
         "fit", "--data.dataset", str(holes), "--data.context", "12", "--data.horizon", "4",
-        "--data.missing", "mask", "--data.gaps", "regularise", "--data.duplicates", "last",
+        "--data.day_first", "true", "--data.missing", "mask", "--data.gaps", "regularise",
+        "--data.duplicates", "last",
         "--model.network", "DLinear", "--trainer.max_epochs", "1", "--trainer.logger", "false",
         "--run_dir", str(tmp_path / "run"),
     ])  # fmt: skip

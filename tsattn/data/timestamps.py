@@ -10,16 +10,21 @@ import pandas as pd
 from tsattn.data.steps import infer_step
 from tsattn.errors import DataError
 
+# digits are 0 to 9: numpy and torch read no others
 _CLOCK = (
-    r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
+    r"(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
     r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-][0-9]{2}:?[0-9]{2})?"
 )
-_NUMERIC = re.compile(r"(?P<a>[0-9]{1,4})(?P<s>[-/.])(?P<b>[0-9]{1,2})(?P=s)(?P<c>[0-9]{1,4})" + _CLOCK)
+_NUMERIC = re.compile(
+    r"(?P<a>[0-9]{1,4})(?P<s>[-/.])(?P<b>[0-9]{1,2})(?P=s)(?P<c>[0-9]{1,4})" + _CLOCK
+)
 _NAMED_MONTH = re.compile(
     r"(?=.*\b[0-9]{4}\b)"
     r"(?=.*\b(?i:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?i:uary|ruary|ch|il|ust|"
     r"ember|ober)?\b)[A-Za-z0-9 ,:./+-]{8,40}"
 )
+_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?$"
 _QUARTER = re.compile(r"[0-9]{4}[- ]?[Qq][1-4]")
 # digits alone are dates only in a column that is known to hold the time
 _COMPACT = {
@@ -117,7 +122,7 @@ def _finish(times: pd.DatetimeIndex, notes: tuple[str, ...]) -> ParsedTimes:
 
 def _iso(cells: pd.Series) -> pd.DatetimeIndex | None:
     """Read plain ISO 8601 quickly, or return None."""
-    if not cells.str.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?$").all():
+    if not cells.str.match(_ISO).all():
         return None
     times = pd.to_datetime(cells, format="ISO8601", errors="coerce")
     return None if times.isna().any() else pd.DatetimeIndex(times).as_unit("us")
