@@ -121,7 +121,7 @@ def test_regularising_needs_a_policy_for_missing_values() -> None:
 
 def test_rows_off_the_grid_are_named() -> None:
     frame = hourly()
-    frame.loc[30, "date"] += pd.Timedelta(minutes=7)
+    frame.loc[30, "date"] = pd.Timestamp("2020-01-02 06:07")
     message = refusal(frame, gaps="regularise", missing="mask")
     assert "irregular step: usual is 1 h" in message
     assert "row 30 (2020-01-02 06:07:00)" in message

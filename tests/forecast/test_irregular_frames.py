@@ -151,7 +151,7 @@ def test_rows_that_are_too_few_count_those_to_insert(wide: Forecaster) -> None:
     with pytest.raises(DataError, match=r"has 11 rows, but 12 are needed"):
         wide.predict(wide_frame(11).drop(index=[5]), reading=reading)
     off = wide_frame(30)
-    off.loc[25, "date"] += pd.Timedelta(minutes=5)
+    off.loc[25, "date"] = pd.Timestamp("2020-01-02 01:05")
     with pytest.raises(DataError, match=r"row 25 \(2020-01-02 01:05:00\)"):
         wide.predict(off, reading=reading)
 

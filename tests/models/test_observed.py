@@ -13,7 +13,7 @@ from tsattn.nn.norm import last_value, window_mean
 
 CONTEXT, HORIZON, CHANNELS = 21, 5, 3
 SMALL: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 16}
-PATCHES = SMALL | {"patch_length": 4, "num_layers": 2}
+PATCHES: dict[str, Any] = SMALL | {"patch_length": 4, "num_layers": 2}
 EVERY: dict[str, tuple[str, dict[str, Any]]] = {
     "PatchTST": ("PatchTST", PATCHES),
     "PatchTST affine": ("PatchTST", PATCHES | {"revin_affine": True, "subtract_last": True}),

@@ -107,7 +107,7 @@ def _require_values(
     table: Table, found: Sequence[np.ndarray], channels: Sequence[str], suffixes: Sequence[str]
 ) -> None:
     empty = [
-        suffix.removeprefix(", ") or f"column {channels[place]!r}"
+        suffix.removeprefix(", ") or f"column {channels[int(place)]!r}"
         for values, suffix in zip(found, suffixes, strict=True)
         for place in np.flatnonzero(np.isnan(values).all(axis=0))
     ]
