@@ -13,6 +13,10 @@ class DataError(TsattnError, ValueError):
     """A file or a frame that cannot be used as it is."""
 
 
+class DataAbsentError(DataError):
+    """A dataset that is known, but whose file is not on this machine."""
+
+
 class ConfigError(TsattnError, ValueError):
     """A setting, or a combination of settings, that cannot work."""
 

@@ -15,7 +15,7 @@ from tsattn.cli import main
 from tsattn.ops.impl import Availability
 
 KERNELS = ["bench", "kernels", "--threads", "1", "--rounds", "1", "--impls", "sdpa"]
-KERNELS += ["--shape", "2,2,8,4", "--activations", "tanh", "relu"]
+KERNELS += ["--shape", "2,2,8,4", "--activations", "tanh", "relu", "--memory", "false"]
 AUTO = ["bench", "auto", "--threads", "1", "--rounds", "1", "--impls", "sdpa", "--quick"]
 AUTO += ["--lengths", "16", "--widths", "64", "--dtypes", "float32"]
 TRAIN = ["bench", "train", "--threads", "1", "--rounds", "1", "--only", "illness"]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tsattn.bench import command, footprint
+from tsattn.bench.kernel_memory import kernel_memory
+from tsattn.bench.kernels import BACKWARD, BOTH, FORWARD, Case
 from tsattn.bench.memory import extrapolated, measure_training, table
 from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.cli import main
@@ -88,3 +90,25 @@ def test_the_command_checks_measures_and_writes(
     assert "| weather | 128 x 21 | auto float32 | recomputed | 6800 | " in out
     timings = json.loads(file.read_text(encoding="utf-8"))["timings"]
     assert [timing["recompute"] for timing in timings] == [True, False]
+
+
+def test_a_call_adds_its_output_and_the_scores_where_they_are_made() -> None:
+    memory = kernel_memory(threads=1)
+    case = Case("many keys", batch=4, heads=4, length=512, width=8)
+    scores = 4 * case.batch * case.heads * case.length**2 / 2**20  # 16 MiB
+    given = (case, "float32", "tanh")
+    kept = memory(*given, "reference", BOTH)
+    alone = memory(*given, "reference", FORWARD)
+    if kept is None or alone is None:
+        pytest.skip("nobody tells here how much memory a process has needed")
+    assert alone > scores
+    assert kept > alone
+    torch_sdpa = memory(*given, "torch sdpa", FORWARD)
+    assert torch_sdpa is not None
+    assert torch_sdpa < scores
+    assert memory(*given, "reference", BACKWARD) is None
+
+
+def test_an_operation_that_fails_has_no_memory_figure() -> None:
+    case = Case("no width", batch=1, heads=1, length=4, width=0)
+    assert kernel_memory(threads=1)(case, "float32", "unheard of", "reference", FORWARD) is None

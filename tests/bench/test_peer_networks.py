@@ -7,7 +7,11 @@ import torch
 
 from tests.training.tiny import RECIPE
 from tsattn.bench.grid.cells import read_cells
+from tsattn.bench.grid.kept import write_weights
+from tsattn.bench.opened import open_kept
+from tsattn.bench.opened import test as score
 from tsattn.bench.peer_networks import HuggingFacePatchTST, NeuralforecastPatchTST, TrainMean
+from tsattn.bench.rows import Key
 from tsattn.models import PatchTST
 from tsattn.training.command import run
 from tsattn.training.datamodule import ForecastData
@@ -80,6 +84,10 @@ def test_peer_is_trained_by_our_task_with_our_recipe(
     )
     assert again is not None
     assert again["test"] == result["test"]
+    weights = tmp_path / "kept.safetensors"
+    write_weights(weights, RunFolder(tmp_path / "run"), Key("table2", name, "illness", "", 7, "0"))
+    kept = score(open_kept(weights, "32-true"))
+    assert kept["test"] == result["test"]
 
 
 @pytest.mark.unchecked

@@ -89,7 +89,14 @@ def test_dropout_uses_the_mask_of_its_seed_forwards_and_backwards(
 @pytest.mark.parametrize(
     ("length", "width"),
     [
-        pytest.param(512, 16, marks=pytest.mark.xfail(reason="1.2 times beyond, in q's gradient")),
+        pytest.param(
+            512,
+            16,
+            marks=pytest.mark.xfail(
+                reason="1.2 times beyond in q's gradient: rowsum(dO O) has the rounding of O",
+                strict=True,
+            ),
+        ),
         (512, 64),
     ],
 )
@@ -124,7 +131,7 @@ def test_a_module_as_activation_gets_the_gradient_that_the_reference_gives() -> 
     )
 
 
-@pytest.mark.parametrize("queries", [9, 17, 24])
+@pytest.mark.parametrize("queries", [9, 17, 24, 63, 200])
 def test_keys_and_values_with_a_mean_cost_bfloat16_no_accuracy(queries: int) -> None:
     """Rows of the scores' gradient sum to zero; what is left of the sum meets the mean key."""
     case = Case(queries=queries, batch=8)

@@ -154,3 +154,22 @@ def test_summary_counts_and_chooses(study: Study, space: Space) -> None:
     assert recipe[0] == "# made from: tiny.yaml"
     assert "trial 1 of the study" in recipe[1]
     assert recipe[2] == "seed: 7"
+
+
+def test_repeat_that_another_command_took_first_is_given_up(study: Study) -> None:
+    found = [Contender("identity", 0)]
+    queue_repeats(study, found, 1, base=7)
+    theirs = study.ask()  # between the look at the queue and the question for a trial
+    search = Search(
+        study,
+        FakeEngine(lambda given, job: [1.0]),
+        "recipe",
+        propose=propose,
+        words=lambda values: pytest.fail(f"a trial was made up: {values}"),
+        seed=7,
+        folder=None,
+        say=lambda line: None,
+    )
+    search._start()  # pyright: ignore[reportPrivateUsage]
+    states = {trial.number: trial.state for trial in study.get_trials()}
+    assert states == {theirs.number: TrialState.RUNNING, 1: TrialState.FAIL}

@@ -17,6 +17,7 @@ from tsattn.bench import gate, mixtures, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
+from tsattn.bench.kernel_memory import kernel_memory
 from tsattn.bench.kernels import CASES, case_of, time_kernels
 from tsattn.bench.machine import describe, usable_cores
 from tsattn.bench.memory import STEPS, measure_training
@@ -93,6 +94,7 @@ def _kernels(options: Namespace, console: Console) -> Any:
         dtypes=dtypes,
         product_gflops={rate.dtype: rate.gflops.median for rate in rates},
         copy_gigabytes=copied.median,
+        memory=kernel_memory(options.threads) if options.memory else lambda *_: None,
     )
     return checks, ceilings, list(timings)
 
@@ -254,6 +256,7 @@ def _kernel_options(add: Callable[..., Any]) -> None:
     add("--shape", nargs="+", type=str, help="other shapes, each batch,heads,length,width")
     add("--activations", nargs="+", type=str, help="value activations; default: all six")
     add("--dtypes", nargs="+", type=str, default=["float32"], help="float32, bfloat16")
+    add("--memory", type=bool, default=True, help="measure what a call adds, each in a process")
 
 
 def _auto_options(add: Callable[..., Any]) -> None:

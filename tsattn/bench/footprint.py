@@ -33,14 +33,20 @@ def measure_memory(
 
 def peak_and_growth(module: str, words: Sequence[str]) -> tuple[float, float] | None:
     """Run a module that prints its peak and the peak before what counts; None where it failed."""
+    line = printed_by(module, words)
+    if line is None:
+        return None
+    peak, before = json.loads(line)
+    return None if peak is None else (peak, peak - before)
+
+
+def printed_by(module: str, words: Sequence[str]) -> str | None:
+    """Run a module in a process of its own; its last line, None where it failed."""
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(  # noqa: S603 (no shell; the words are ours)
         command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
     )
-    if done.returncode:
-        return None
-    peak, before = json.loads(done.stdout.splitlines()[-1])
-    return None if peak is None else (peak, peak - before)
+    return None if done.returncode else done.stdout.splitlines()[-1]
 
 
 def main(words: Sequence[str]) -> None:

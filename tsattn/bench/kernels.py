@@ -1,7 +1,7 @@
 """Timings of the operation: every implementation and activation beside torch's own attention."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,9 @@ from tsattn.errors import ConfigError
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
 
 PEERS = ("torch sdpa", "torch eager")
-_FORWARD, _BACKWARD, _BOTH = "forward", "backward", "forward + backward"
+FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 # two products forwards, four backwards; computing weights again counts nothing
-_WORK = {_FORWARD: 1, _BACKWARD: 2, _BOTH: 3}
+_WORK = {FORWARD: 1, BACKWARD: 2, BOTH: 3}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class KernelTiming:
         speed_ups: times faster than each peer, by the peer's name; empty for a peer.
         arithmetic_share: achieved GFLOP/s over those of a dense product of this machine.
         traffic_share: achieved necessary GB/s over those of a copy; forwards only.
+        peak_mib: what a call adds to the resident memory, see
+            `tsattn.bench.kernel_memory`; not of a backward
+            pass alone.
     """
 
     case: str
@@ -84,6 +87,7 @@ class KernelTiming:
     speed_ups: dict[str, Spread]
     arithmetic_share: float
     traffic_share: float | None
+    peak_mib: float | None = None
 
 
 def case_of(text: str) -> Case:
@@ -114,6 +118,7 @@ def time_kernels(
     dtypes: Sequence[str] = ("float32",),
     product_gflops: dict[str, float],
     copy_gigabytes: float,
+    memory: Callable[[Case, str, str, str, str], float | None],
 ) -> Iterator[KernelTiming]:
     """Time every implementation in turn with the peers.
 
@@ -125,6 +130,7 @@ def time_kernels(
         dtypes: ``float32``, ``bfloat16``.
         product_gflops: rate of a dense product here, by dtype.
         copy_gigabytes: rate of a copy here, per second.
+        memory: tells what a call adds to the memory, see `tsattn.bench.kernel_memory`.
     """
     for case in cases:
         for dtype in dtypes:
@@ -135,7 +141,16 @@ def time_kernels(
                     runs = {name: prepare(call, inputs) for name, call in calls.items()}
                     seconds = measure(runs, rounds)
                     ceilings = (product_gflops[dtype], copy_gigabytes)
-                    yield from _summarise(case, activation, dtype, phase, seconds, ceilings)
+                    for found in _summarise(case, activation, dtype, phase, seconds, ceilings):
+                        peak = memory(case, dtype, activation, found.name, phase)
+                        yield replace(found, peak_mib=peak)
+
+
+def prepared(case: Case, dtype: str, activation: str, phase: str, name: str) -> Callable[[], None]:
+    """Return a phase of one implementation or peer, ready to run."""
+    impls = () if name in PEERS else (name,)
+    call = _contenders(case, impls, activation)[name]
+    return PREPARE[phase](call, _draw(case, DTYPES[dtype]))
 
 
 def _summarise(
@@ -160,7 +175,7 @@ def _summarise(
             milliseconds=Spread.of([1e3 * s for s in taken]),
             speed_ups={peer: speed_up(taken, seconds[peer]) for peer in peers},
             arithmetic_share=work / middle / ceilings[0],
-            traffic_share=moved if phase == _FORWARD else None,
+            traffic_share=moved if phase == FORWARD else None,
         )
 
 
@@ -168,8 +183,7 @@ def _draw(case: Case, dtype: torch.dtype) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     shape = (case.batch, case.heads, case.length, case.width)
     shapes = [shape] * 3 + [(*shape[:3], case.length)] * case.residual
-    drawn = [torch.randn(s, generator=generator).to(dtype) for s in shapes]
-    return [t.requires_grad_() for t in drawn]
+    return [torch.randn(s, generator=generator, dtype=dtype).requires_grad_() for s in shapes]
 
 
 def _contenders(
@@ -218,10 +232,13 @@ def _backward(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[]
 
 
 def _both(call: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[[], None]:
-    above = [torch.ones_like(output) for output in _outputs(call, inputs)]
+    above: list[Tensor] = []
 
     def run() -> None:
-        torch.autograd.grad(_outputs(call, inputs), inputs, above)
+        outputs = _outputs(call, inputs)
+        if not above:  # the first run is no timed one
+            above.extend(torch.ones_like(output) for output in outputs)
+        torch.autograd.grad(outputs, inputs, above)
 
     return run
 
@@ -232,5 +249,5 @@ def _outputs(call: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]
 
 
 Prepare = Callable[[Callable[..., Any], Sequence[Tensor]], Callable[[], None]]
-PREPARE: Mapping[str, Prepare] = {_FORWARD: _forward, _BACKWARD: _backward, _BOTH: _both}
+PREPARE: Mapping[str, Prepare] = {FORWARD: _forward, BACKWARD: _backward, BOTH: _both}
 """By phase, what makes a run of a call and its inputs."""

@@ -103,18 +103,19 @@ def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
     peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]
     if timed and isinstance(timed[0], KernelTiming):
-        titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product", "of copy"]
+        titles = ["case", "dtype", "activation", "phase", "who", "ms", "of product"]
+        titles += ["of copy", "peak MiB"]
     else:
         titles = ["recipe", "phase", "who", "ms", "GFLOP/s", "of ceiling", "peak MiB"]
     return titles + [f"x {peer}" for peer in peers], rows
 
 
 def _cells(timing: KernelTiming | TrainTiming) -> Cells:
+    peak = "" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
     if isinstance(timing, KernelTiming):
         place = [timing.case, timing.dtype, timing.activation, timing.phase, timing.name]
         shares = [_percent(timing.arithmetic_share), _percent(timing.traffic_share)]
-        return [*place, _time(timing.milliseconds), *shares]
-    peak = "" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
+        return [*place, _time(timing.milliseconds), *shares, peak]
     place = [timing.recipe, timing.phase, timing.name, _time(timing.milliseconds)]
     return [*place, f"{timing.gflops:.0f}", _percent(timing.share), peak]
 

@@ -18,7 +18,7 @@ from tsattn.data.steps import find_irregularities, gap_texts
 from tsattn.data.table import EXACT_DECIMALS, read_table
 from tsattn.data.timestamps import parse_times
 from tsattn.data.treatment import Treatment
-from tsattn.errors import DataError
+from tsattn.errors import DataAbsentError, DataError
 from tsattn.resources import datasets_dir
 
 ROOT_VARIABLE = "TSATTN_DATA"
@@ -65,13 +65,13 @@ def require_file(info: DatasetInfo, root: Path | None = None) -> Path:
     """Return what `find_file` does, and raise where there is no such file.
 
     Raises:
-        DataError: The file is in none of the folders; the message has them and what to run.
+        DataAbsentError: The file is in none of the folders; the message has them and what to run.
     """
     path = find_file(info, root)
     if path is None:
         folders = search_folders(root)
         looked = ", ".join(f"{folder} ({kind})" for kind, folder in folders)
-        raise DataError(
+        raise DataAbsentError(
             f"dataset {info.name}: no file {info.filename} in {looked}; run "
             f"`tsattn data fetch {info.name}`, or put {info.filename} into one of these folders"
         )

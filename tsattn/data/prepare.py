@@ -55,6 +55,7 @@ def prepare(
     horizon: int,
     borders: Sequence[float | int] | None = None,
     calendar: Sequence[str] = HOURLY_FOUR,
+    whole: bool = False,
 ) -> Prepared:
     """Split, standardise and cut a panel into windows.
 
@@ -68,6 +69,8 @@ def prepare(
         horizon: Rows that it forecasts, at least 1.
         borders: Three row ends or three shares, as `split_borders` takes them.
         calendar: Names of the calendar features.
+        whole: Whether all rows up to the end of the test part are for training, and none for
+            validation and test.
 
     Returns:
         The three parts, the scaler and the borders.
@@ -77,7 +80,8 @@ def prepare(
     """
     if context < 1 or horizon < 1:
         raise DataError(f"context {context} and horizon {horizon} must be at least 1")
-    panel, fitting, notes = _fitting_series(panel, context, horizon, borders)
+    chosen = _whole_series if whole else _fitting_series
+    panel, fitting, notes = chosen(panel, context, horizon, borders)
     scaler = _fit_scaler(panel, fitting)
     rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
     values_RC, observed_RC = split_missing(torch.cat(rows))
@@ -196,6 +200,24 @@ def _fitting_series(
     notes = _short_notes(panel, dropped, partial, context + horizon)
     kept = panel.with_series(tuple(panel.series[index] for index in keep))
     return kept, tuple(divided[index] for index in keep), notes
+
+
+def _whole_series(
+    panel: Panel, context: int, horizon: int, borders: Sequence[float | int] | None
+) -> tuple[Panel, tuple[Borders, ...], tuple[str, ...]]:
+    """Return the panel of the series that have a window, all their rows in the training part."""
+    ends = [_borders_of(panel, one, context, borders).test[1] for one in range(panel.num_series)]
+    keep = [one for one, end in enumerate(ends) if count_windows((0, end), context, horizon)]
+    if not keep:
+        longest = max(ends)
+        raise DataError(
+            f"{panel.name}: {longest} rows, but one window needs {context + horizon} (context "
+            f"{context} + horizon {horizon}); bring more rows"
+        )
+    dropped = [one for one in range(panel.num_series) if one not in keep]
+    notes = _short_notes(panel, dropped, [], context + horizon)
+    whole = tuple(Borders((0, end), (end, end), (end, end)) for end in (ends[k] for k in keep))
+    return panel.with_series(tuple(panel.series[one] for one in keep)), whole, notes
 
 
 def _borders_of(

@@ -14,6 +14,7 @@ from tsattn.data.windows import Windows, split_missing
 from tsattn.data.zones import wall_time
 from tsattn.errors import CheckpointError, DataError
 from tsattn.forecast.history import History
+from tsattn.forecast.intervals import Ahead
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
 from tsattn.training.calling import forecast_of
@@ -90,8 +91,8 @@ def forecast_windows(
     together: tuple[int, ...] | None,
     *,
     fill: bool = False,
-) -> Tensor:
-    """Return standardised forecasts [W, H, K] of windows.
+) -> Ahead:
+    """Return standardised forecasts of windows.
 
     Args:
         network: the network, of all channels or of one.
@@ -127,21 +128,30 @@ def forecast_windows(
         observed,
         fill=fill,
     )
-    y_WHC = _run(network, windows)
-    y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
-    if together is None:
-        return y_SWHC.squeeze(-1).permute(1, 2, 0)
-    return y_SWHC[0][:, :, torch.tensor(together)]
+
+    def by_name(y_WHC: Tensor) -> Tensor:
+        y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
+        if together is None:
+            return y_SWHC.squeeze(3).movedim(0, 2)
+        return y_SWHC[0][:, :, torch.tensor(together)]
+
+    made = _run(network, windows)
+    quantiles = made.quantiles_WHKQ
+    return Ahead(by_name(made.mean_WHK), None if quantiles is None else by_name(quantiles))
 
 
-def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
+def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     size = max(1, _VALUES // ((windows.context + windows.horizon) * network.channels))
     parts: list[Tensor] = []
+    quantiles: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            parts.append(forecast_of(network, batch).mean.float())
-    return torch.cat(parts)
+            forecast = forecast_of(network, batch)
+            parts.append(forecast.mean.float())
+            if forecast.quantiles is not None:
+                quantiles.append(forecast.quantiles.float())
+    return Ahead(torch.cat(parts), torch.cat(quantiles) if quantiles else None)
 
 
 def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -> None:
@@ -165,7 +175,7 @@ def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -
         trained.horizon,
     )
     try:
-        y_1HC = _run(network, window)
+        y_1HC = _run(network, window).mean_WHK
     except Exception as error:  # a network that was tampered with can fail in any way
         raise CheckpointError(
             f"{source}: its network cannot forecast: {error}; take another checkpoint"

@@ -20,8 +20,10 @@ class Forecast:
     """What a network says about the horizon.
 
     Attributes:
-        mean: point forecast, [batch, horizon, channels], in the unit of the window.
-        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None.
+        mean: point forecast, [batch, horizon, channels], in the unit of the window; the median of
+            networks that forecast quantiles.
+        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None; in the
+            order of the network's ``quantiles``.
         losses: auxiliary losses by name, before their weights (`tsattn.nn.auxiliary.loss_weights`),
             summed over the layers; the task adds them to its loss. Mostly empty.
     """
@@ -29,6 +31,13 @@ class Forecast:
     mean: Horizon
     quantiles: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
+
+
+LATER_OPTIONS = ("quantiles",)
+"""Arguments of networks that records and recipes leave out where they are None.
+
+They came later; networks that do without them are described as before.
+"""
 
 
 class TokenPlaces(NamedTuple):
@@ -65,9 +74,11 @@ class ForecastNetwork(nn.Module):
         context: number of steps T it looks at.
         horizon: number of steps H it forecasts.
         init_args: the arguments of its constructor.
+        quantiles: levels of the quantiles that it forecasts; None for a point forecast.
     """
 
     init_args: dict[str, Any]
+    quantiles: tuple[float, ...] | None = None
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()

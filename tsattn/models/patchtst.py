@@ -1,6 +1,6 @@
 """PatchTST with active attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from tsattn.nn import (
     ForecastHead,
     MultiHeadActiveAttention,
     PatchEmbedding,
+    QuantileLevels,
     RevIN,
     token_norm,
 )
@@ -62,9 +63,13 @@ class PatchTST(ForecastNetwork):
         recompute: compute the inside of every layer again in the backward pass instead of keeping
             it: the same training, a fifth or a third slower, in about half the memory; see
             `tsattn.nn.slices`.
+        quantiles: levels of the quantiles to forecast, with 0.5 among them, for example
+            ``[0.1, 0.5, 0.9]``; the output map then has one output per step and quantile. ``None``
+            means a point forecast.
 
     Raises:
-        ValueError: sizes that cannot work, an unknown activation, norm or implementation.
+        ValueError: sizes or quantiles that cannot work, an unknown activation, norm or
+            implementation.
 
     Source: Nie et al. 2023, "A time series is worth 64 words"; details (residual scores, doubled
     dropout, batch norm) as in the authors' published code. Departure: the value activation,
@@ -102,11 +107,14 @@ class PatchTST(ForecastNetwork):
         subtract_last: bool = False,
         attention_impl: str = "auto",
         recompute: bool = False,
+        quantiles: Sequence[float] | None = None,
     ) -> None:
         super().__init__(channels, context, horizon)
         require_at_least(1, num_layers=num_layers, d_model=d_model, d_ff=d_ff)
         patch_length = min(16, context) if patch_length is None else patch_length
         stride = max(1, patch_length // 2) if stride is None else stride
+        self.levels = QuantileLevels.of(quantiles)
+        self.quantiles = self.levels.levels if self.levels else None
         self.revin = (
             RevIN(channels, affine=revin_affine, subtract_last=subtract_last) if revin else None
         )
@@ -131,7 +139,7 @@ class PatchTST(ForecastNetwork):
         )
         self.head = ForecastHead(
             d_model * self.embed.num_patches,
-            horizon,
+            horizon * (len(self.levels) if self.levels else 1),
             channels,
             individual=individual_head,
             dropout=head_dropout,
@@ -154,6 +162,8 @@ class PatchTST(ForecastNetwork):
         x, statistics = self._normalise(x_BTC, observed_BTC)
         apply = self._in_parts if self._evaluates_in_parts else self._forecast
         y_BCH, losses = apply(x, observed_BTC)
+        if self.levels:
+            return self._with_quantiles(self.levels, y_BCH, statistics, losses)
         y_BHC = y_BCH.transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
@@ -174,6 +184,22 @@ class PatchTST(ForecastNetwork):
         if self.revin:
             return self.revin.normalise(x_BTC, observed_BTC)
         return x_BTC if observed_BTC is None else torch.where(observed_BTC, x_BTC, 0.0), None
+
+    def _with_quantiles(
+        self,
+        levels: QuantileLevels,
+        outputs_BCO: Tensor,
+        statistics: WindowStatistics | None,
+        losses: Losses,
+    ) -> Forecast:
+        """Make quantiles of the outputs, step by step: those of a step lie together."""
+        sizes = (*outputs_BCO.shape[:2], self.horizon, len(levels))
+        outputs_BHCQ = outputs_BCO.reshape(sizes).transpose(1, 2)
+        median_BHC, gaps_BHCG = levels.split(outputs_BHCQ)
+        if self.revin and statistics:
+            median_BHC = self.revin.restore(median_BHC, statistics)
+            gaps_BHCG = self.revin.restore_distances(gaps_BHCG, statistics)
+        return Forecast(median_BHC, levels.join(median_BHC, gaps_BHCG), losses)
 
     def _forecast(
         self, x_BTC: Tensor, observed_BTC: Tensor | None, head_weight: Tensor | None = None

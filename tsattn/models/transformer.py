@@ -1,6 +1,6 @@
 """The encoder-decoder Transformer with active attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from tsattn.nn import (
     DecoderLayer,
     EncoderLayer,
     MultiHeadActiveAttention,
+    QuantileLevels,
 )
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.parts import build_feedforward
@@ -44,9 +45,12 @@ class EncoderDecoderTransformer(ForecastNetwork):
             leaves them open. ``None`` means the dense one.
         calendar_features: number of calendar features M of every step; 0 for none.
         attention_impl: who computes the attention, see `tsattn.ops.Impl`.
+        quantiles: levels of the quantiles to forecast, with 0.5 among them, for example
+            ``[0.1, 0.5, 0.9]``; the last map then has one output per channel and quantile. ``None``
+            means a point forecast.
 
     Raises:
-        ValueError: sizes that cannot work, an unknown activation or implementation.
+        ValueError: sizes or quantiles that cannot work, an unknown activation or implementation.
 
     Source: Vaswani et al. 2017, with the embedding and the one-pass decoder of Zhou et al. 2021
     ("Informer"). Departure: the value activation, equation 20 of the active-attention paper.
@@ -69,11 +73,14 @@ class EncoderDecoderTransformer(ForecastNetwork):
         feedforward: Callable[[int], nn.Module] | None = None,
         calendar_features: int = 4,
         attention_impl: str = "auto",
+        quantiles: Sequence[float] | None = None,
     ) -> None:
         super().__init__(channels, context, horizon)
         require_at_least(1, encoder_layers=encoder_layers, decoder_layers=decoder_layers)
         require_at_least(1, d_model=d_model, d_ff=d_ff)
         require_at_least(0, calendar_features=calendar_features)
+        self.levels = QuantileLevels.of(quantiles)
+        self.quantiles = self.levels.levels if self.levels else None
         self.label = context // 2 if label is None else label
         if not 0 <= self.label <= context:
             raise ValueError(f"label must be within the context 0..{context}, got {label}")
@@ -117,7 +124,7 @@ class EncoderDecoderTransformer(ForecastNetwork):
             for _ in range(decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(d_model)
-        self.project = nn.Linear(d_model, channels)
+        self.project = nn.Linear(d_model, channels * (len(self.levels) if self.levels else 1))
 
     def forward(
         self,
@@ -151,7 +158,11 @@ class EncoderDecoderTransformer(ForecastNetwork):
             losses = summed(losses, more)
         y, more = self.decoder[-1](y, memory, last=self.horizon)
         y = self.project(self.decoder_norm(y))
-        return Forecast(y, losses=summed(losses, more))
+        losses = summed(losses, more)
+        if self.levels is None:
+            return Forecast(y, losses=losses)
+        median_BHC, gaps_BHCG = self.levels.split(y.unflatten(-1, (self.channels, -1)))
+        return Forecast(median_BHC, self.levels.join(median_BHC, gaps_BHCG), losses)
 
     def token_places(self, layer: str) -> TokenPlaces | None:
         """Return the step of each token; the last layer of the decoder sees the horizon alone."""

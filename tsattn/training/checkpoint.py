@@ -17,6 +17,7 @@ import torch
 
 from tsattn.errors import CheckpointError
 from tsattn.models import NETWORKS, ForecastNetwork
+from tsattn.models.base import LATER_OPTIONS
 from tsattn.nn.parts import build_part, describe_part
 
 RECORD = "tsattn"
@@ -40,14 +41,17 @@ def describe_network(network: ForecastNetwork) -> dict[str, Any]:
     given when it is opened.
     """
     arguments: dict[str, Any] = {}
-    for name, value in network.init_args.items():
+    given = {k: v for k, v in network.init_args.items() if k not in LATER_OPTIONS or v is not None}
+    for name, value in given.items():
         part = describe_part(value) if callable(value) else None
         if part is not None or isinstance(value, _PLAIN):
             arguments[name] = value if part is None else part
+        elif isinstance(value, (list, tuple)) and all(isinstance(one, _PLAIN) for one in value):
+            arguments[name] = list(value)
     return {
         "class": type(network).__name__,
         "arguments": arguments,
-        "not_stored": sorted(network.init_args.keys() - arguments.keys()),
+        "not_stored": sorted(given.keys() - arguments.keys()),
     }
 
 

@@ -67,7 +67,12 @@ class ForecastData(L.LightningDataModule):
     Raises:
         ConfigError: a batch without windows.
         DataError: the data cannot be read or cut into windows.
+
+    Attributes:
+        whole: whether all rows are for training (`tsattn.training.refit`).
     """
+
+    whole = False
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class ForecastData(L.LightningDataModule):
                 horizon=horizon,
                 borders=self.borders,
                 calendar=self.calendar,
+                whole=self.whole,
             )
         return self._prepared
 
@@ -167,7 +173,15 @@ class ForecastData(L.LightningDataModule):
 
         Args:
             trained: the description of that data; empty for a network without training.
+
+        Raises:
+            ConfigError: the checkpoint was trained on all rows, so nothing is left to score it on.
         """
+        if trained.get("whole"):
+            raise ConfigError(
+                "this checkpoint was trained on all rows, those of validation and test included, "
+                "so a score would say nothing; its result.json names the run that was validated"
+            )
         if trained and trained["sha256"] != self.prepared.panel.sha256:
             now = self.prepared.panel
             print(
@@ -214,6 +228,7 @@ class ForecastData(L.LightningDataModule):
             "integers": panel.integers,
             "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
+            **({"whole": True} if self.whole else {}),
         }
 
     def _loader(

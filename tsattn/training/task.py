@@ -1,6 +1,7 @@
 """Training a forecaster: the LightningModule."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from tsattn.data.windows import WindowBatch
 from tsattn.errors import ConfigError, NonFiniteLossError
-from tsattn.metrics import WindowErrors
+from tsattn.metrics import QuantileErrors, WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import plan_competitions
+from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
 from tsattn.training.calling import forecast_of, mean_where_observed
 from tsattn.training.checkpoint import (
@@ -24,7 +26,7 @@ from tsattn.training.checkpoint import (
     require_same_network,
 )
 from tsattn.training.datamodule import ForecastData, run_seed
-from tsattn.training.losses import LossName, make_loss
+from tsattn.training.losses import LossName, make_loss, quantile_loss
 from tsattn.training.schedules import EpochDecay, Place, Schedule
 
 OptimizerName = Literal["adam", "adamw"]
@@ -36,8 +38,9 @@ class ForecastTask(L.LightningModule):
     Args:
         network: the network.
         loss: ``mse``, ``mae``, ``huber`` or ``quantile``, see `make_loss`; the networks' auxiliary
-            losses are added in training, each with the weight that its layers state.
-        quantile: which quantile ``loss="quantile"`` aims at.
+            losses are added in training, each with the weight that its layers state. A network with
+            quantiles is trained with ``quantile``: the mean over its levels (`quantile_loss`).
+        quantile: which quantile ``loss="quantile"`` aims at in a network without quantiles.
         optimizer: ``adam`` or ``adamw``.
         learning_rate: the rate that the schedule's factor multiplies.
         weight_decay: of the optimiser.
@@ -77,6 +80,8 @@ class ForecastTask(L.LightningModule):
         self.loss_weights = loss_weights(network)
         self.val_errors = WindowErrors(network.channels)
         self.test_errors = WindowErrors(network.channels)
+        levels = network.quantiles
+        self.test_quantiles = QuantileErrors(levels, central_pairs(levels)) if levels else None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> "ForecastTask":
@@ -123,10 +128,18 @@ class ForecastTask(L.LightningModule):
         self.test_errors.update(
             forecast.mean.float(), batch.future_BHC, batch.index_B, batch.observed_future_BHC
         )
+        if self.test_quantiles is not None and forecast.quantiles is not None:
+            self.test_quantiles.update(
+                forecast.quantiles, batch.future_BHC, batch.observed_future_BHC
+            )
         return forecast.mean
 
     def _step(self, batch: WindowBatch) -> tuple[Forecast, Tensor]:
         forecast = self(batch)
+        levels = self.network.quantiles
+        if levels and forecast.quantiles is not None and self.loss_name == "quantile":
+            criterion = partial(quantile_loss, levels=levels)
+            return forecast, mean_where_observed(criterion, forecast.quantiles.float(), batch)
         return forecast, mean_where_observed(self.criterion, forecast.mean.float(), batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -139,6 +152,8 @@ class ForecastTask(L.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Score from nothing, and remember which windows published code would score."""
         self.test_errors.reset()
+        if self.test_quantiles is not None:
+            self.test_quantiles.reset()
         self.test_errors.first = self._data.published_test_windows if self._data else 0
 
     def on_test_epoch_end(self) -> None:
@@ -193,8 +208,15 @@ class ForecastTask(L.LightningModule):
         """Return the parameters to fit.
 
         Raises:
-            ConfigError: the network has none.
+            ConfigError: the network has none, or has quantiles that the loss would not train.
         """
+        if self.network.quantiles and (self.loss_name != "quantile" or self.quantile != 0.5):
+            given = self.loss_name + (f" {self.quantile:g}" if self.quantile != 0.5 else "")
+            raise ConfigError(
+                f"the network forecasts the quantiles {list(self.network.quantiles)}, and the loss "
+                f"{given} would train one of them alone; train it with --model.loss quantile, "
+                "without --model.quantile"
+            )
         parameters = [p for p in self.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigError(

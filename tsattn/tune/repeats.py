@@ -11,6 +11,7 @@ from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
 from tsattn.tune.claims import SEED
+from tsattn.tune.search import NothingQueuedError
 from tsattn.tune.space import Space
 
 CONFIDENCE = 0.95
@@ -103,7 +104,13 @@ def _key(trial: FrozenTrial) -> tuple[int, int]:
 
 
 def propose(trial: Trial) -> dict[str, Any]:
-    """Take what was queued."""
+    """Take what was queued.
+
+    Raises:
+        NothingQueuedError: the trial is a new one.
+    """
+    if SEED not in trial.user_attrs:
+        raise NothingQueuedError
     return {
         "of": trial.suggest_int("of", 0, 2**31),
         SEED: trial.suggest_int(SEED, 0, 2**32 - 1),

@@ -39,6 +39,10 @@ class _Running:
     losses: list[float] = field(default_factory=list)
 
 
+class NothingQueuedError(Exception):
+    """Values are taken from a queue, and there are none."""
+
+
 class Search:
     """Runs trials until there are enough, whoever ran the others.
 
@@ -46,7 +50,7 @@ class Search:
         study: the study; this process alone writes into the trials that it starts.
         engine: trains.
         recipe: text of the recipe that every trial begins from.
-        propose: draws a trial's values.
+        propose: draws a trial's values, or raises `NothingQueuedError`.
         words: turns a trial's values into overrides, its seed left out.
         seed: the recipe's seed; a configuration that comes again gets the next one.
         folder: where the files of trials lie; None keeps none.
@@ -113,7 +117,11 @@ class Search:
     def _start(self) -> None:
         trial = self.study.ask()
         sign(trial)
-        values = self.propose(trial)
+        try:
+            values = self.propose(trial)
+        except NothingQueuedError:  # another command was quicker
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
         seed = trial.user_attrs.get(SEED)
         if seed is None:
             seed = self.seed + self._earlier(trial, values)

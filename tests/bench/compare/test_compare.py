@@ -119,7 +119,7 @@ def test_a_run_compared_with_itself_shows_no_difference(
     folder = trained.run("tanh", 7)
     status, out, _ = compared(capsys, f"a={folder}", f"b={folder}")
     assert status == 0
-    assert "b and a: no difference beyond chance" in out
+    assert "b and a: undecided, no difference beyond chance" in out
     assert "0.0000 [0.0000, 0.0000]" in out
 
 

@@ -149,8 +149,8 @@ def test_foreign_and_newer_weights_are_refused(tmp_path: Path) -> None:
 def test_small_weights_are_kept_as_long_as_there_is_room(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "LARGEST_MIB", 0.001)
-    monkeypatch.setattr(kept, "ALL_MIB", 0.0015)
+    monkeypatch.setattr(kept, "LARGEST_MB", 0.001)
+    monkeypatch.setattr(kept, "ALL_MB", 0.0015)
     name = keep(b"x" * 1000, tmp_path, cell.key)
     assert (tmp_path / "checkpoints" / "patchtst" / name).read_bytes() == b"x" * 1000
     assert keep(b"x" * 2000, tmp_path, cell.key) == ""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.bench.leaderboard.made import ILLNESS, failed, illness, row, write
-from tsattn.bench.leaderboard.cells import Board, Cell, rank, read_board
+from tsattn.bench.leaderboard.cells import Board, Cell, Ranking, rank, read_board
+from tsattn.bench.leaderboard.overview import ours
 from tsattn.errors import DataError
 
 
@@ -54,6 +55,17 @@ def test_configurations_are_never_mixed() -> None:
     assert board.left_out == other
     newer = [row(config_hash="b" * 12, test_mse=9.0, finished="2027-01-01T00:00:00Z")]
     assert Board([row(), *newer]).rows == newer
+
+
+def test_float32_counts_before_a_newer_configuration_with_as_many_runs_in_bfloat16() -> None:
+    exact = [row(seed=s, test_mse=1.5, finished="2026-01-01T00:00:00Z") for s in (1, 2)]
+    mixed = {"precision": "bf16-mixed", "config_hash": "b" * 12, "finished": "2026-02-01T00:00:00Z"}
+    fast = [row(seed=s, test_mse=1.4, **mixed) for s in (1, 2, 3)]
+    cell = Board([*fast[:2], *exact]).cell("table2", "patchtst", "illness", "tanh")
+    assert (cell.mean(), cell.precisions) == (1.5, "")
+    more = Board([*exact, *fast]).cell("table2", "patchtst", "illness", "tanh")
+    assert (more.mean(), more.precisions) == (pytest.approx(1.4), "bf16-mixed")
+    assert ours(more, Ranking((), ())).text.endswith(", bf16-mixed")
 
 
 def test_other_protocols_fill_no_cell_of_table_2() -> None:

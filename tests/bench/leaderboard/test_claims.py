@@ -130,6 +130,15 @@ def test_sentence_says_the_verdict_and_the_numbers() -> None:
     assert text.endswith("the paper has −0.100.")
 
 
+def test_sentence_about_some_that_are_worse_speaks_of_the_others() -> None:
+    shifts = dict.fromkeys(NAMES, 0.0) | {"sigmoid": 0.5}
+    found = cells(shifts)
+    text = sentence(found, compare_with("identity", found, UNKNOWN), UNKNOWN)
+    assert "undecided over 5 paired seeds: the others' differences lie within" in text
+    assert "the nearest to a difference is Sigmoid" not in text
+    assert "Sigmoid (p < 0.001) is worse than identity." in text
+
+
 def test_sentence_without_identity_or_common_seeds_is_undecided() -> None:
     only = cells({"tanh": 0.0})
     assert sentence(only, [], UNKNOWN) == (

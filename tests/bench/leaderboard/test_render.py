@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.leaderboard.made import example, failed, illness, row, write
+from tsattn.bench.leaderboard.cells import Board
+from tsattn.bench.leaderboard.failures import failures
 from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS
 from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.cli import main
@@ -125,8 +127,28 @@ def test_empty_cells_say_why_and_how_to_fill_them(results: Path) -> None:
 def test_failed_run_is_shown_with_its_error_and_breaks_no_table(results: Path) -> None:
     text = markdown(content_of(results))
     assert "- Illness, PatchTST, SiLU, seed 2021: `loss | NaN 'x'`" in text
+    again = "--only model=patchtst,dataset=illness,activation=silu --retry-failed"
+    command = f"tsattn bench run --grid configs/bench/table2.yaml {again}"
+    assert f"To run it again: `{command}`" in text
     page = parsed(html(content_of(results)))
     assert "loss | NaN `x`" in page.text
+    assert command in page.text
+
+
+def test_failed_peer_is_run_again_by_the_grid_of_peers() -> None:
+    peer = failed(model="dlinear", dataset="etth2", value_activation="")
+    (found,) = failures(Board([peer]))
+    assert found.command == (
+        "tsattn bench run --grid configs/bench/peers.yaml --only model=dlinear,dataset=etth2 "
+        "--retry-failed"
+    )
+
+
+def test_cells_of_candidate_b_are_missed_on_illness_alone(tmp_path: Path) -> None:
+    text = markdown(content_of(write(tmp_path / "results", [row()])))
+    command = "tsattn bench run --grid configs/bench/table2_b.yaml --only dataset=illness,"
+    assert text.count("- Transformer, protocol table2_b: all activations: not run yet.") == 1
+    assert f"`{command}model=transformer`" in text
 
 
 def test_every_line_of_a_table_has_as_many_cells_as_its_title(results: Path) -> None:
@@ -180,7 +202,7 @@ def test_empty_results_render_to_a_table_of_the_papers_figures(tmp_path: Path) -
     content = content_of(write(tmp_path / "results", []))
     text = markdown(content)
     assert "No two activations have been run" in text
-    assert text.count("not run yet") == 16 + 8
+    assert text.count("not run yet") == 16 + 1 + 8  # Table 2, candidate B, what stands beside
     assert "| PatchTST | Tanh |  | 0.187 |  |" in text
     parsed(html(content))
 

@@ -1,18 +1,24 @@
 """Kept checkpoints give the scores of their rows, and a lie is found."""
 
 import csv
+import json
 import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from tests.bench.leaderboard.made import row, write
 from tests.bench.trained import Trained, changed
+from tsattn.bench.grid.kept import read_weights
 from tsattn.bench.leaderboard.kept_rows import matching, name_of, read_all
 from tsattn.bench.leaderboard.render import content_of, html
 from tsattn.cli import main
+from tsattn.data import CATALOG
 from tsattn.errors import ConfigError
+from tsattn.training.checkpoint import RECORD
 
 pytestmark = pytest.mark.usefixtures("_no_seed_left")
 
@@ -169,10 +175,33 @@ def test_committed_checkpoints_give_their_scores(
 ) -> None:
     """One of every model: all of them take minutes, `tsattn leaderboard verify` does that."""
     results = root / "results"
-    kept = {row.model: row for row in read_all(results) if row.checkpoint}
+    here = {info.name.casefold() for info in CATALOG.values() if info.embedded} | {"illness"}
+    kept = {row.model: row for row in read_all(results) if row.checkpoint and row.dataset in here}
     if not kept:
         pytest.skip("no checkpoint is committed yet")
+    assert "patchtst" in kept
     for one in kept.values():
         status, out, err = verified(capsys, "/".join(map(str, one.key)).replace("//", "/"),
                                     "--results", results)  # fmt: skip
         assert status == 0, out + err
+        assert "1 of 1 rows are equal" in out or "is not installed" in out
+
+
+def test_a_row_whose_data_are_not_here_is_not_scored_and_not_called_different(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(trained.results, results)
+    first = next((results / "checkpoints" / "patchtst").glob("*identity-7*"))
+    weights, record = read_weights(first)
+    text = json.dumps({**record, "data": {**record["data"], "dataset": "ETTh2"}})
+    save_file(weights, first, metadata={RECORD: text})
+    digest = sha256(first.read_bytes()).hexdigest()
+    (old,) = [r for r in read_all(results) if (r.value_activation, r.seed) == ("identity", 7)]
+    file = results / "patchtst.csv"
+    content = file.read_text(encoding="utf-8").replace(old.checkpoint_sha256, digest)
+    file.write_text(content, encoding="utf-8")
+    status, out, _ = verified(capsys, "--results", results)
+    assert status == 0
+    assert "not scored patchtst/illness/identity/7: dataset ETTh2: no file ETTh2.csv" in out
+    assert "3 of 4 rows are equal, 1 not scored" in out

@@ -48,7 +48,7 @@ def sentence(one: Compared, reference: str) -> str:
     total = one.total["mse"]
     p = one.adjusted_p if one.adjusted_p is not None else total.p
     if p is None or p >= 0.05:
-        return f"{one.name} and {reference}: no difference beyond chance"
+        return f"{one.name} and {reference}: undecided, no difference beyond chance"
     better = "smaller" if total.mean < 0 else "larger"
     return f"{one.name} has the {better} error than {reference}"
 

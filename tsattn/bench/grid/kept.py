@@ -13,13 +13,13 @@ from torch import Tensor
 
 from tsattn.bench.rows import Key
 from tsattn.errors import CheckpointError
-from tsattn.memory import MIB
 from tsattn.training.checkpoint import RECORD, read_checkpoint
 from tsattn.training.folder import RunFolder
 
 FORMAT = 1
-LARGEST_MIB = 1.0
-ALL_MIB = 40.0
+LARGEST_MB = 1.0
+ALL_MB = 40.0
+MB = 1_000_000
 _OF_A_MACHINE = ("root",)
 
 
@@ -85,7 +85,7 @@ def keep(weights: Path | bytes, results: Path, key: Key) -> str:
 
     Args:
         weights: the file, or its content.
-        results: folder of the results; all that is kept below it has at most `ALL_MIB`.
+        results: folder of the results; all that is kept below it has at most `ALL_MB` megabytes.
         key: of the cell.
     """
     folder = results / "checkpoints" / key.model
@@ -93,7 +93,7 @@ def keep(weights: Path | bytes, results: Path, key: Key) -> str:
     content = weights if isinstance(weights, bytes) else weights.read_bytes()
     size = len(content)
     others = (file for file in folder.parent.rglob("*.safetensors") if file != target)
-    if size > LARGEST_MIB * MIB or size + sum(f.stat().st_size for f in others) > ALL_MIB * MIB:
+    if size > LARGEST_MB * MB or size + sum(f.stat().st_size for f in others) > ALL_MB * MB:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.unfinished")

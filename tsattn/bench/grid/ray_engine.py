@@ -13,7 +13,6 @@ from tsattn.bench.grid.failed import failed_row
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Key, Row
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.memory import MIB
 
 _POLL_SECONDS = 0.2
 _Outcome = tuple[Row, bytes | None] | None
@@ -121,7 +120,7 @@ def _cell_task(cell: Cell, threads: int) -> _Outcome:
     import torch
 
     from tsattn.bench.grid.cell import CellBusyError, run_cell
-    from tsattn.bench.grid.kept import LARGEST_MIB
+    from tsattn.bench.grid.kept import LARGEST_MB, MB
 
     torch.set_num_threads(threads)
     for name in ("TSATTN_RUN_DIR", "LOCAL_RANK", "PL_GLOBAL_SEED"):
@@ -136,5 +135,5 @@ def _cell_task(cell: Cell, threads: int) -> _Outcome:
     except CellBusyError:
         return None
     file = folder.weights
-    small = file.is_file() and file.stat().st_size <= LARGEST_MIB * MIB
+    small = file.is_file() and file.stat().st_size <= LARGEST_MB * MB
     return row, file.read_bytes() if row.status == "ok" and small else None

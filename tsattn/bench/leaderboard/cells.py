@@ -14,6 +14,9 @@ from tsattn.errors import DataError
 Place = tuple[str, str, str, str]
 """Protocol, model, dataset, value activation."""
 
+FLOAT32 = "32-true"
+"""The precision that cells have unless they say otherwise."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -51,6 +54,12 @@ class Cell:
         values = [scores[seed] for seed in sorted(scores if seeds is None else seeds)]
         return math.fsum(values) / len(values) if values else None
 
+    @property
+    def precisions(self) -> str:
+        """What the finished runs were computed in where it is not float32, else empty."""
+        other = {row.precision for row in self.rows} - {"", FLOAT32}
+        return ", ".join(sorted(other))
+
     def deviation(self, column: str = "test_mse") -> float | None:
         """Return the standard deviation over seeds (n - 1 below the line), from two on."""
         values = list(self.scores(column).values())
@@ -80,7 +89,8 @@ class Board:
     """All cells of a folder of results.
 
     Every comparison is among runs of one configuration: of a protocol, model and dataset those rows
-    count whose configuration has the most finished runs, or the newest of several with as many.
+    count whose configuration has the most finished runs; of several with as many one in float32,
+    and then the newest.
 
     Args:
         rows: rows in the order of their files.
@@ -143,9 +153,10 @@ class Board:
 def _main(settings: dict[str, list[Row]]) -> list[Row]:
     """Return the rows of the configuration that counts."""
 
-    def weight(rows: list[Row]) -> tuple[int, str]:
+    def weight(rows: list[Row]) -> tuple[int, bool, str]:
         finished = [row for row in rows if row.status == "ok"]
-        return len(finished), max(row.finished for row in rows)
+        exact = all(row.precision in ("", FLOAT32) for row in rows)
+        return len(finished), exact, max(row.finished for row in rows)
 
     return max(settings.values(), key=weight)
 

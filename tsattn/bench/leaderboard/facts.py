@@ -105,7 +105,7 @@ def _counted(
 
 def _costs(cells: Sequence[Cell]) -> Table:
     titles = ["dataset", "model", "value activation", "seeds", "wall time", "each", "peak MiB"]
-    titles += ["epochs", "parameters"]
+    titles += ["epochs", "parameters", "precision"]
     lines: list[list[Item]] = []
     for cell in sorted(cells, key=lambda c: (c.dataset, c.protocol, c.model, c.activation)):
         seconds = [row.wall_seconds for row in cell.rows if row.wall_seconds is not None]
@@ -124,6 +124,7 @@ def _costs(cells: Sequence[Cell]) -> Table:
                 number(max(peaks) if peaks else None, 0),
                 number(sum(epochs) / len(epochs) if epochs else None, 0),
                 Item("" if parameters is None else f"{parameters:,}", parameters),
+                word(", ".join(sorted({row.precision for row in cell.rows} - {""}))),
             ]
         )
     return table(titles, lines, words=3)
@@ -145,6 +146,7 @@ def duration(seconds: float | None) -> Item:
 def _runs(rows: Sequence[Row]) -> Table:
     titles = ["protocol", "dataset", "model", "value activation", "checkpoint", "seed", "MSE"]
     titles += ["MAE", "as published", "val. MSE", "best epoch", "epochs", "wall time"]
+    titles += ["precision", "device", "threads"]
     lines = [
         [
             word(row.protocol),
@@ -160,6 +162,9 @@ def _runs(rows: Sequence[Row]) -> Table:
             number(row.best_epoch, 0),
             number(row.epochs, 0),
             duration(row.wall_seconds),
+            word(row.precision),
+            word(row.device),
+            number(row.threads, 0),
         ]
         for row in rows
     ]

@@ -18,6 +18,7 @@ from tsattn.bench.leaderboard.kept_rows import checkpoint_of
 from tsattn.bench.leaderboard.published import ACTIVATIONS
 from tsattn.bench.opened import Opened, open_kept
 from tsattn.bench.rows import Row
+from tsattn.errors import DataAbsentError
 from tsattn.training.calling import forecast_of
 from tsattn.training.pictures import window_times
 
@@ -43,20 +44,41 @@ def forecasts(words: Sequence[str]) -> int:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     count = 0
-    for group in _groups(read_board(given.results)):
-        runs = [
-            (row, open_kept(checkpoint_of(row, given.results), row.precision, given.root))
-            for row in group
-        ]
+    path = given.results / FORECASTS
+    for group in groups(read_board(given.results)):
+        try:
+            runs = [
+                (row, open_kept(checkpoint_of(row, given.results), row.precision, given.root))
+                for row in group
+            ]
+        except DataAbsentError as error:
+            print(f"not drawn anew: {error}")
+            writer.writerows(_there(path, group))
+            continue
         writer.writerows(_lines(runs))
         count += len(runs)
-    path = given.results / FORECASTS
     write(path, text.getvalue())
     print(f"{path}: forecasts of {count} checkpoints")
     return 0
 
 
-def _groups(board: Board) -> Iterator[list[Row]]:
+def _there(path: Path, group: Sequence[Row]) -> list[list[str]]:
+    """Return the lines of a group that an earlier file has."""
+    if not path.is_file():
+        return []
+    names = {row.value_activation for row in group} | {""}
+    place = [str(part) for part in _place(group[0])]
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [list(line.values()) for line in csv.DictReader(file)]
+    activation = COLUMNS.index("value_activation")
+    return [line for line in lines if line[: len(place)] == place and line[activation] in names]
+
+
+def _place(row: Row) -> list[str | int]:
+    return [row.protocol, row.model, row.dataset, row.seed]
+
+
+def groups(board: Board) -> Iterator[list[Row]]:
     """Yield the rows to draw together: a model on a dataset, the first seed that is kept."""
     for dataset in board.datasets():
         for protocol, model in board.networks(dataset):
@@ -76,8 +98,7 @@ def _lines(runs: Sequence[tuple[Row, Opened]]) -> Iterator[list[object]]:
     channel = opened.data.channels - 1
     context, horizon = opened.data.context, opened.data.horizon
     times = window_times(opened.data, window)
-    place = [row.protocol, row.model, row.dataset, row.seed, window]
-    place.append(opened.data.prepared.panel.channels[channel])
+    place = [*_place(row), window, opened.data.prepared.panel.channels[channel]]
 
     def lines(name: str, values: Sequence[float], first: int) -> Iterator[list[object]]:
         for step, value in enumerate(values, start=first):

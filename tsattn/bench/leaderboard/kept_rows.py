@@ -8,6 +8,11 @@ from tsattn.bench.leaderboard.cells import result_files
 from tsattn.bench.rows import Row, read_rows
 from tsattn.errors import ConfigError, DataError
 
+NOT_KEPT = (
+    "files of more than 1 MB are not kept among the results, nor any that would make them more "
+    "than 40 MB together; floors and failed runs have none"
+)
+
 
 def read_all(results: Path) -> list[Row]:
     """Return the rows of all files of a folder of results.
@@ -63,8 +68,5 @@ def checkpoint_of(row: Row, results: Path) -> Path:
         ConfigError: none is kept.
     """
     if not row.checkpoint:
-        raise ConfigError(
-            f"{name_of(row)} has no kept checkpoint: files of more than 1 MB are not kept among "
-            "the results, and failed runs have none"
-        )
+        raise ConfigError(f"{name_of(row)} has no kept checkpoint: {NOT_KEPT}")
     return results / "checkpoints" / row.model / row.checkpoint

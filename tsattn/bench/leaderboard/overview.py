@@ -42,7 +42,7 @@ def _half(board: Board, datasets: tuple[str, ...]) -> Table:
 
 
 def ours(cell: Cell, ranking: Ranking, *, count: bool = True) -> Item:
-    """Return our figure, marked where it is best or second best."""
+    """Return our figure, marked where it is best or second best; what is not float32 says so."""
     failed = f"{len(cell.failed)} failed" if cell.failed else ""
     title = ", ".join(f"seed {seed}: {mse:.4f}" for seed, mse in cell.scores().items())
     item = spread(
@@ -52,9 +52,8 @@ def ours(cell: Cell, ranking: Ranking, *, count: bool = True) -> Item:
         ranking.mark(cell.activation),
         title,
     )
-    if failed:
-        return Item(f"{item.text}, {failed}" if item.text else failed, item.sort, item.mark, title)
-    return item
+    told = ", ".join(part for part in (item.text, cell.precisions, failed) if part)
+    return Item(told, item.sort, item.mark, title)
 
 
 def difference(cell: Cell, paper: float | None, column: str = "test_mse") -> Item:

@@ -12,12 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from tsattn.bench.leaderboard.cells import Board, Cell, read_board
 from tsattn.bench.leaderboard.facts import Facts, facts
+from tsattn.bench.leaderboard.failures import Failed, failures
 from tsattn.bench.leaderboard.forecast_plots import ForecastPlot, forecast_plots
 from tsattn.bench.leaderboard.overview import overview, standing
 from tsattn.bench.leaderboard.plots import DotPlot, differences_plot, scores_plot
 from tsattn.bench.leaderboard.published import SOURCES, TABLE2, table2_mse
 from tsattn.bench.leaderboard.sections import Network, Section, read_reasons, sections
-from tsattn.bench.leaderboard.tables import FLOORS, Table, label, network_label
+from tsattn.bench.leaderboard.tables import FLOORS, Table
 
 MARKER = "rendered by `tsattn leaderboard` from the folder of results; do not edit"
 """Stands in the first line of what is rendered, so that it may be rendered again."""
@@ -30,7 +31,7 @@ class Content:
     overview: list[Table]
     standing: Table | None
     sections: list[Section]
-    failed: list[tuple[str, str]]
+    failed: list[Failed]
     left_out: int
     facts: Facts
     board: Board
@@ -48,14 +49,7 @@ def content_of(results: Path) -> Content:
         overview=overview(board),
         standing=standing(board),
         sections=sections(board, read_reasons(results)),
-        failed=[
-            (
-                f"{label(row.dataset)}, {network_label(row.protocol, row.model)}, "
-                f"{label(row.value_activation) or 'no activation'}, seed {row.seed}",
-                row.error,
-            )
-            for row in board.failed
-        ],
+        failed=failures(board),
         left_out=len(board.left_out),
         facts=facts(board),
         board=board,

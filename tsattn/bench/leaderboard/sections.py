@@ -9,6 +9,7 @@ import yaml
 
 from tsattn.bench.leaderboard.cells import Board, Cell, rank
 from tsattn.bench.leaderboard.claims import Comparison, compare_with
+from tsattn.bench.leaderboard.failures import run_command
 from tsattn.bench.leaderboard.overview import difference, ours
 from tsattn.bench.leaderboard.published import (
     ACTIVATIONS,
@@ -38,9 +39,6 @@ from tsattn.errors import DataError
 
 NOT_RUN = "not-run.yaml"
 """File among the results that says why cells are empty: a list of dataset, reason, and model."""
-
-_GRID = "tsattn bench run --grid configs/bench/table2.yaml"
-_PEERS = "tsattn bench run --grid configs/bench/peers.yaml"
 
 
 @dataclass(frozen=True)
@@ -215,27 +213,31 @@ def _quoted(dataset: str) -> Table | None:
     return table(["published by", "model", "MSE", "MAE"], rows, words=2) if rows else None
 
 
+def wanted(dataset: str) -> list[tuple[str, str]]:
+    """Return protocol and model of what shall be run with all activations on a dataset."""
+    again = [("table2_b", "transformer")] if dataset == "illness" else []
+    return [("table2", model) for model in MODELS] + again
+
+
 def _missing(board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]) -> list[Missing]:
     if dataset not in DATASETS:
         return []
     info = next((i for i in CATALOG.values() if i.name.casefold() == dataset), None)
     fetch = (f"tsattn data fetch {info.name}",) if info and not info.embedded else ()
     found: list[Missing] = []
-    for model in MODELS:
-        cells = board.row_of_cells("table2", model, dataset)
+    for protocol, model in wanted(dataset):
+        cells = board.row_of_cells(protocol, model, dataset)
         empty = [label(name) for name, cell in cells.items() if not cell.rows and not cell.failed]
         if empty:
             names = "all activations" if len(empty) == len(cells) else ", ".join(empty)
-            what, command = (
-                f"{label(model)}: {names}",
-                f"{_GRID} --only dataset={dataset},model={model}",
-            )
+            what = f"{network_label(protocol, model)}: {names}"
+            command = f"{run_command(protocol, model)} --only dataset={dataset},model={model}"
             found.append(Missing(what, _reason(reasons, dataset, model), (*fetch, command)))
     there = {cell.model for cell in board.others(dataset)}
     absent = [model for model in OTHERS if model not in there]
     if absent:
         what = "Beside them: " + ", ".join(label(model) for model in absent)
-        command = f"{_PEERS} --only dataset={dataset}"
+        command = f"{run_command('table2', absent[0])} --only dataset={dataset}"
         found.append(Missing(what, _reason(reasons, dataset, ""), (*fetch, command)))
     return found
 

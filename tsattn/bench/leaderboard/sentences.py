@@ -53,16 +53,18 @@ def _claim(verdict: Verdict, comparisons: Sequence[Comparison]) -> str:
             f"{start} over {seeds} paired seeds: for each of the {len(tested)} the interval "
             "excludes an improvement as large as the paper's, or any."
         )
-    nearest = min(tested, key=lambda c: (c.adjusted_p or 0.0, c.activation))
-    text = (
-        f"{start} over {seeds} paired seeds: the differences lie within what seeds alone do "
-        f"(the nearest to a difference is {label(nearest.activation)}, {_p(nearest)})."
-    )
     worse = [c for c in tested if c.difference.mean > 0 and (c.adjusted_p or 0.0) < 0.05]
+    others = [c for c in tested if c not in worse]
+    text = f"{start} over {seeds} paired seeds"
+    if others:
+        nearest = min(others, key=lambda c: (c.adjusted_p or 0.0, c.activation))
+        whose = "the others' differences" if worse else "the differences"
+        near = f"the nearest to a difference is {label(nearest.activation)}, {_p(nearest)}"
+        text += f": {whose} lie within what seeds alone do ({near})"
     if worse:
-        names = _listed([label(c.activation) for c in worse])
-        text += f" {names} {'is' if len(worse) == 1 else 'are'} worse than identity."
-    return text
+        names = _listed([f"{label(c.activation)} ({_p(c)})" for c in worse])
+        text += f". {names} {'is' if len(worse) == 1 else 'are'} worse than identity"
+    return f"{text}."
 
 
 def _tanh(comparisons: Sequence[Comparison], published: Mapping[str, float | None]) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from tsattn.bench.leaderboard.kept_rows import checkpoint_of, matching, name_of, read_all
+from tsattn.bench.leaderboard.kept_rows import NOT_KEPT, checkpoint_of, matching, name_of, read_all
 from tsattn.bench.opened import open_kept, test
 from tsattn.bench.rows import Row
-from tsattn.errors import ConfigError, TsattnError
+from tsattn.errors import ConfigError, DataAbsentError, MissingExtraError, TsattnError
 
 TOLERANCE = 1e-5
 """How far a score may be off, relative to it: processors round float32 sums differently."""
@@ -34,11 +34,13 @@ class Verified:
         row: the row.
         scores: the test MSE of the row and the one found now, or None where there is none.
         differences: what differs, in words; empty where all is equal.
+        absent: what this machine lacks to score it, in words; empty where it was scored.
     """
 
     row: Row
     scores: tuple[float | None, float | None]
     differences: tuple[str, ...]
+    absent: str = ""
 
 
 def verify(words: Sequence[str]) -> int:
@@ -68,12 +70,14 @@ def verify(words: Sequence[str]) -> int:
     if not rows:
         print(f"no row of {given.results} has a kept checkpoint: nothing to verify")
         return 0
-    different = 0
+    different = absent = 0
     for row in rows:
         found = verify_row(row, given.results, tolerance=given.tolerance, root=given.root)
         different += bool(found.differences)
+        absent += bool(found.absent and not found.differences)
         print(_line(found), flush=True)
-    print(f"{len(rows) - different} of {len(rows)} rows are equal")
+    unscored = f", {absent} not scored" if absent else ""
+    print(f"{len(rows) - different - absent} of {len(rows)} rows are equal{unscored}")
     return 1 if different else 0
 
 
@@ -102,6 +106,8 @@ def verify_row(
         )
     try:
         result = test(open_kept(path, row.precision, root))
+    except (DataAbsentError, MissingExtraError) as error:
+        return Verified(row, (row.test_mse, None), tuple(differences), absent=str(error))
     except TsattnError as error:
         return Verified(row, (row.test_mse, None), (*differences, str(error)))
     for column, (part, name) in _COLUMNS.items():
@@ -126,8 +132,7 @@ def _chosen(rows: Sequence[Row], fragments: Sequence[str]) -> list[Row]:
         kept = [row for row in found if row.checkpoint]
         if not kept:
             raise ConfigError(
-                f"none of the {len(found)} rows of {fragment!r} has a kept checkpoint: files of "
-                "more than 1 MB are not kept among the results, and failed runs have none"
+                f"none of the {len(found)} rows of {fragment!r} has a kept checkpoint: {NOT_KEPT}"
             )
         chosen |= {id(row): row for row in kept}
     return list(chosen.values())
@@ -138,5 +143,7 @@ def _line(found: Verified) -> str:
     name = name_of(found.row)
     if found.differences:
         return f"DIFFERENT  {name}: {'; '.join(found.differences)}"
+    if found.absent:
+        return f"not scored {name}: {found.absent}"
     off = abs((now or 0.0) - (stated or 0.0))
     return f"equal      {name}: test MSE {now:.6f}, row {stated:.6f}, difference {off:.1e}"

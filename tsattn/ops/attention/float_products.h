@@ -69,7 +69,7 @@ class FloatBackward : public FloatOperands<T> {
     return FloatOperands<T>::floats(p) + Scratch::size(p.keys * p.value_width + kLanes) +
         Scratch::size(kTile * p.width) + 2 * Scratch::size(kTile * p.value_width) +
         Scratch::size(padded * p.width) + Scratch::size(padded * p.value_width) +
-        2 * Scratch::size(kTile * kTile);
+        2 * Scratch::size(kTile * kTile) + Scratch::size(p.width);
   }
 
   FloatBackward(const BackwardProblem<T>& p, Scratch& scratch, float* weights, float* grads)
@@ -85,12 +85,16 @@ class FloatBackward : public FloatOperands<T> {
         grad_k_(scratch.take(padded_ * p.width)),
         grad_v_(scratch.take(padded_ * p.value_width)),
         weights_t_(scratch.take(kTile * kTile)),
-        grads_t_(scratch.take(kTile * kTile)) {}
+        grads_t_(scratch.take(kTile * kTile)),
+        mean_key_(scratch.take(p.width)) {}
 
   void start(int64_t b, int64_t n) {
     FloatOperands<T>::start(b, n);
     start_grad_keys();
     std::fill_n(grad_v_, padded_ * p_.value_width, 0.0f);
+    if (p_.keys > kTile) {
+      mean_of_rows(this->k_, p_.keys, p_.width, mean_key_);
+    }
   }
 
   template <int R>
@@ -152,6 +156,16 @@ class FloatBackward : public FloatOperands<T> {
           this->query_, ld, 1, p_.width, grads_t_, ldt, count,
           Into<S, true>{grad_k_ + k0, padded_});
     });
+  }
+
+  template <int R>
+  void subtract_mean_key(int64_t, const Vec (&rest)[R]) {
+    for (int64_t w = 0; w < p_.width; ++w) {
+      for (int r = 0; r < R; ++r) {
+        float* at = grad_query_ + (w * R + r) * kLanes;
+        (Vec::loadu(at) - rest[r] * Vec(mean_key_[w])).store(at);
+      }
+    }
   }
 
   template <int R>
@@ -239,7 +253,7 @@ class FloatBackward : public FloatOperands<T> {
   const BackwardProblem<T>& p_;
   int64_t padded_;
   float *weights_, *grads_, *grad_values_, *grad_query_, *grad_out_, *out_, *grad_k_, *grad_v_,
-      *weights_t_, *grads_t_;
+      *weights_t_, *grads_t_, *mean_key_;
 };
 
 } // namespace CPU_CAPABILITY

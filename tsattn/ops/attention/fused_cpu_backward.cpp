@@ -3,6 +3,9 @@
 // With P the weights, M the dropout mask with its factor, A = activation(V), dO the gradient:
 //   dA = (M P)' dO     dP = M (dO A')     D = rowsum(dO O)     dS = P (dP - D) + gradient of S
 //   dQ = scale dS K    dK = scale dS' Q   dV = dA activation'(V)
+//
+// Rows of P (dP - D) sum to zero. Over many keys what rounding leaves of a sum, r, is subtracted
+// again as r times the mean key: dQ = scale (dS K - r mean(K)), which is the same in exact numbers.
 
 #include "float_products.h"
 #include "pair_products.h"
@@ -39,6 +42,8 @@ class BackwardHead {
     products_.template start_tile<R>(q0, count);
     Vec delta[R], largest[R], inverse[R];
     load_rows<R>(q0, count, tail, delta, largest, inverse);
+    Vec rest[R];
+    std::fill_n(rest, R, Vec(0.0f));
     if (p_.dropout.on) {
       mask_.draw(p_.dropout, b_ * p_.heads + n_, p_.queries, q0, count);
     }
@@ -51,11 +56,14 @@ class BackwardHead {
       }
       weigh_again<R>(q0, count, k0, keys, tail, largest, inverse);
       if (p_.dropout.on) {
-        differentiate<R, true>(q0, count, k0, keys, tail, delta);
+        differentiate<R, true>(q0, count, k0, keys, tail, delta, rest);
       } else {
-        differentiate<R, false>(q0, count, k0, keys, tail, delta);
+        differentiate<R, false>(q0, count, k0, keys, tail, delta, rest);
       }
       products_.template accumulate<R>(count, k0, keys);
+    }
+    if (key_blocks.count > 1) {
+      products_.template subtract_mean_key<R>(count, rest);
     }
     products_.template finish_tile<R>(q0, count);
   }
@@ -120,11 +128,11 @@ class BackwardHead {
     }
   }
 
-  // Hands M P and dS to the products; weights_ holds P.
+  // Hands M P and dS to the products, and adds P (dP - D) to `rest`; weights_ holds P.
   template <int R, bool kDrop>
   void differentiate(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
-      const Vec (&delta)[R]) {
+      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
+      Vec (&rest)[R]) {
     constexpr int64_t ld = R * kLanes;
     const bool plain = !exact_ && p_.grad_scores.data == nullptr &&
         p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
@@ -136,6 +144,7 @@ class BackwardHead {
           const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
           weights[r] = dropped<kDrop>(p, k0 + key, r);
           grads[r] = p * (dropped<kDrop>(dp[r], k0 + key, r) - delta[r]);
+          rest[r] = rest[r] + grads[r];
         }
         products_.template put_weights<R, kDrop>(key, weights);
         products_.template put_grads<R>(key, grads);
@@ -158,14 +167,14 @@ class BackwardHead {
         x.store(grads_ + at);
       }
     });
-    finish_gradients<R, kDrop>(q0, count, k0, keys, tail, sums);
+    finish_gradients<R, kDrop>(q0, count, k0, keys, tail, sums, rest);
   }
 
   // The same where grads_ holds M dP.
   template <int R, bool kDrop>
   void finish_gradients(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
-      const Vec (&sums)[R]) {
+      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&sums)[R],
+      Vec (&rest)[R]) {
     constexpr int64_t ld = R * kLanes;
     const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
     float* grad_prev = p_.grad_prev.at(b_, n_);
@@ -180,6 +189,7 @@ class BackwardHead {
         };
         const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
         Vec ds = p * (Vec::loadu(grads_ + key * ld + r * kLanes) - sums[r]);
+        rest[r] = rest[r] + ds;
         if (grad_bias != nullptr) {
           put(grad_bias, p_.grad_bias.key, ds);
         }

@@ -64,7 +64,8 @@ class PairBackward : public PairOperands {
     return PairOperands::floats(p) + Scratch::size(pairs * cols) +
         Scratch::size(kTile * cols / 2) + 4 * Scratch::size(kTile * value_cols / 2) +
         Scratch::size(kTile * kTile / 2) + Scratch::size(kTile * cols) +
-        Scratch::size(p.keys * cols) + 2 * Scratch::size(p.keys * value_cols + kLanes);
+        Scratch::size(p.keys * cols) + 2 * Scratch::size(p.keys * value_cols + kLanes) +
+        2 * Scratch::size(cols);
   }
 
   // Rounded weights and gradients take the places of the unrounded ones, in half of each.
@@ -83,13 +84,18 @@ class PairBackward : public PairOperands {
         grad_q_(scratch.take(kTile * columns_)),
         grad_k_(scratch.take(p.keys * columns_)),
         grad_v_(scratch.take(p.keys * value_columns_ + kLanes)),
-        slopes_(scratch.take(p.keys * value_columns_ + kLanes)) {}
+        slopes_(scratch.take(p.keys * value_columns_ + kLanes)),
+        key_row_(scratch.take(columns_)),
+        mean_key_(scratch.take(columns_)) {}
 
   void start(int64_t b, int64_t n) {
     PairOperands::start(b, n, slopes_);
     pair_rows(keys_, p_.keys, columns_, key_words_);
     std::fill_n(grad_k_, p_.keys * columns_, 0.0f);
     std::fill_n(grad_v_, p_.keys * value_columns_, 0.0f);
+    if (p_.keys > kTile) {
+      average_keys();
+    }
   }
 
   template <int R>
@@ -151,6 +157,19 @@ class PairBackward : public PairOperands {
   }
 
   template <int R>
+  void subtract_mean_key(int64_t count, const Vec (&rest)[R]) {
+    float sums[R * kLanes];
+    for (int r = 0; r < R; ++r) {
+      rest[r].store(sums + r * kLanes);
+    }
+    for (int64_t row = 0; row < count; ++row) {
+      for (int64_t c = 0; c < columns_; ++c) {
+        grad_q_[row * columns_ + c] -= sums[row] * mean_key_[c];
+      }
+    }
+  }
+
+  template <int R>
   void finish_tile(int64_t q0, int64_t count) {
     give(&FactorGradients<Half>::q, &FactorGradients<Half>::more_q, q0, count, grad_q_);
   }
@@ -169,6 +188,16 @@ class PairBackward : public PairOperands {
 
  private:
   using Gradients = FactorGradients<Half>;
+
+  void average_keys() {
+    std::fill_n(mean_key_, columns_, 0.0f);
+    for (int64_t key = 0; key < p_.keys; ++key) {
+      widen(keys_.data + key * keys_.ld, key_row_, columns_);
+      for (int64_t c = 0; c < columns_; ++c) {
+        mean_key_[c] += key_row_[c] / static_cast<float>(p_.keys);
+      }
+    }
+  }
 
   // Every factor its part of the width.
   void give(
@@ -190,7 +219,7 @@ class PairBackward : public PairOperands {
   __mmask16 tail_ = 0; // lanes of the last vector that hold queries
   Half *weights_, *grads_, *key_words_, *query_pairs_, *rows_, *grad_out_words_, *grad_out_pairs_,
       *out_words_, *grad_words_;
-  float *grad_q_, *grad_k_, *grad_v_, *slopes_;
+  float *grad_q_, *grad_k_, *grad_v_, *slopes_, *key_row_, *mean_key_;
 };
 
 } // namespace CPU_CAPABILITY

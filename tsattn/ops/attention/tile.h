@@ -151,6 +151,19 @@ inline Rows as_floats(
   return {buffer, cols};
 }
 
+// mean[c] of the rows [rows, cols]
+inline void mean_of_rows(const Rows& x, int64_t rows, int64_t cols, float* mean) {
+  std::fill_n(mean, cols, 0.0f);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t c = 0; c < cols; ++c) {
+      mean[c] += x.data[row * x.ld + c];
+    }
+  }
+  for (int64_t c = 0; c < cols; ++c) {
+    mean[c] /= static_cast<float>(rows);
+  }
+}
+
 // Contiguous floats [rows, cols] in any case.
 template <class T>
 inline void pack(const T* src, int64_t ld, int64_t rows, int64_t cols, float* buffer) {

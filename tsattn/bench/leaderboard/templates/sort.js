@@ -4,10 +4,12 @@ document.querySelectorAll("table.sortable th button").forEach((button) => {
     const body = head.closest("table").tBodies[0];
     const place = head.cellIndex;
     const down = head.getAttribute("aria-sort") === "ascending";
+    const numbers = [...body.rows].some((row) => "sort" in row.cells[place].dataset);
     const key = (row) => {
       const cell = row.cells[place];
       if (cell.textContent.trim() === "") return null;
-      return "sort" in cell.dataset ? Number(cell.dataset.sort) : cell.textContent;
+      if ("sort" in cell.dataset) return Number(cell.dataset.sort);
+      return numbers ? null : cell.textContent;
     };
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
