@@ -132,6 +132,21 @@ def test_backtest_is_the_forecast_of_each_window_and_scores_what_was_observed(
         np.testing.assert_allclose(total["wape"], share, rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["conformal", "adaptive"])
+def test_intervals_are_scored_where_the_truth_was_observed(
+    forecaster: Forecaster, illness_frame: pd.DataFrame, method: Any
+) -> None:
+    frame = illness_frame.copy()
+    frame.iloc[-9:-3, 2] = np.nan
+    made = forecaster.backtest(frame, windows=8, step=2, levels=[80], method=method, reading=FILL)
+    scores = made.scores()
+    lacking = scores["mse"].isna()
+    assert lacking.sum() == 2 * int(made.truth_WHK["original"].isnan().sum()) > 0
+    assert (scores["coverage-80"].isna() == lacking).all()
+    assert np.isfinite(scores["width-80"]).all()
+    assert made.scores("total")["coverage-80"].between(0, 1).all()
+
+
 def test_duplicates_and_gaps_of_one_series_leave_the_others_alone(long: Forecaster) -> None:
     frame = long_frame()
     last = frame.index[frame["unique_id"] == "s1"][-6]

@@ -31,7 +31,7 @@ OPTIONS = (
     ["--day_first", "true"], ["--decimal", ","], ["--delimiter", ";"], ["--delimiter", "tab"],
     ["--layout", "long"], ["--layout", "wide"], ["--time_column", "a"],
 )  # fmt: skip
-MANGLED = ("forecast", "refused", "misused")
+ENDINGS = ("forecast", "refused", "misused")
 """How an input may end: a forecast of sound numbers, a message, or wrong usage of an option."""
 
 
@@ -44,7 +44,7 @@ class Outcome:
     """What became of an input.
 
     Attributes:
-        kind: one of `MANGLED`, or what must not happen: ``crash``, ``hang``, ``bad output``,
+        kind: one of `ENDINGS`, or what must not happen: ``crash``, ``hang``, ``bad output``,
             ``replaced``, ``executed``.
         made: how the input was made.
         detail: the message, or the traceback.
@@ -59,7 +59,7 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether this must not happen."""
-        return self.kind not in MANGLED
+        return self.kind not in ENDINGS
 
 
 @dataclass(frozen=True)

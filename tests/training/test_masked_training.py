@@ -10,12 +10,19 @@ import pytest
 import torch
 
 from tests.training.tiny import stored_result
-from tsattn.data.windows import WindowBatch
-from tsattn.metrics import WindowErrors, naive_error, point_scores
-from tsattn.models import DLinear, EncoderDecoderTransformer, ForecastNetwork, PatchTST
+from tsattn.data.windows import WindowBatch, Windows
+from tsattn.metrics import QuantileErrors, WindowErrors, naive_error, point_scores
+from tsattn.models import (
+    DLinear,
+    EncoderDecoderTransformer,
+    ForecastNetwork,
+    LastValue,
+    PatchTST,
+)
 from tsattn.training import ForecastData, ForecastTask
-from tsattn.training.calling import mean_where_observed
+from tsattn.training.calling import forecast_of, mean_where_observed
 from tsattn.training.command import run
+from tsattn.training.conformal import calibrate, conformal_rank
 from tsattn.training.folder import RunFolder
 from tsattn.training.losses import make_loss
 
@@ -170,3 +177,33 @@ def test_run_prints_and_stores_what_was_done(
     assert treatment["missing"] == "mask"
     assert treatment["done"]["inserted"] == 2
     assert treatment["done"]["merged"] == 1
+
+
+def test_conformal_scores_are_those_of_observed_targets() -> None:
+    observed = torch.rand(200, 2) < 0.6
+    observed[:, 1] |= torch.arange(200) % 3 == 0
+    values = torch.where(observed, torch.randn(200, 2), 0.0)
+    starts = torch.arange(180)
+    windows = Windows(values, values[:, :0], starts, torch.zeros_like(starts), 9, 3, observed)
+    network = LastValue(2, 9, 3)
+    made = calibrate(lambda batch: forecast_of(network, batch), windows)
+    batch = windows[:]
+    error = (forecast_of(network, batch).mean - batch.truth()).abs().numpy()
+    counts = np.isfinite(error).sum(axis=0)
+    assert made.windows == (counts.min(),) * 2
+    for level in (50.0, 80.0, 99.0):
+        place = made.levels.index(level)
+        for step, channel in np.ndindex(3, 2):
+            own = np.sort(error[:, step, channel])
+            rank = conformal_rank(int(counts[step, channel]), level)
+            expected = own[rank - 1] if rank <= counts[step, channel] else np.inf
+            assert made.scores_PLHK[0, place, step, channel].item() == pytest.approx(expected)
+
+
+def test_quantile_errors_leave_out_what_was_not_observed() -> None:
+    quantiles, target = torch.randn(5, 3, 2, 3).sort(dim=-1).values, torch.randn(5, 3, 2)
+    observed = torch.rand(5, 3, 2) < 0.5
+    whole, part = (QuantileErrors([0.1, 0.5, 0.9], [(0, 2)]) for _ in range(2))
+    whole.update(quantiles, torch.where(observed, target, 99.0), observed)
+    part.update(quantiles[observed].view(-1, 1, 1, 3), target[observed].view(-1, 1, 1))
+    assert whole.compute() == part.compute()
