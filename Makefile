@@ -1,4 +1,4 @@
-# make setup | demo | check | test | bench | check-kernels | fix | wheel | constraints | clean
+# make setup | demo | check | test | fuzz | bench | check-kernels | fix | wheel | constraints | clean
 # (`make help` explains)
 
 VENV := .venv
@@ -15,13 +15,15 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 8 --dist worksteal
 # what `make bench` hands to every command, for example `--threads 2 --rounds 5`
 BENCH_ARGS ?=
+# what `make fuzz` hands on, for example `--seed 1`
+FUZZ_ARGS ?= --inputs 2000 --seed 0
 DEMO ?= fit --config configs/patchtst/etth1.yaml --config configs/trainer/demo.yaml \
 	--model.network.value_activation tanh --run_dir demo --overwrite
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo check check-kernels fix test test-slow bench wheel constraints clean
+.PHONY: help setup demo check check-kernels fix test test-slow fuzz bench wheel constraints clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +79,9 @@ check-kernels: $(READY) ## build the CPU kernels for older processors too, and t
 		ATEN_CPU_CAPABILITY=$$capability $(BIN)/python -c 'from tsattn.ops.build import build_all; build_all()' \
 		&& ATEN_CPU_CAPABILITY=$$capability $(BIN)/python -m pytest $(PYTEST_ARGS) tests/ops || exit 1; \
 	done
+
+fuzz: $(READY) ## 2,000 malformed CSV files and checkpoints through forecast and backtest
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 bench: $(READY) ## speed beside what people use today: an hour, on a quiet machine; tables in speed
 	@mkdir -p speed

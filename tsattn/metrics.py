@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.regression import mean_absolute_error, mean_squared_error
 
-from tsattn.tensors import Horizon, Index
+from tsattn.tensors import Horizon, Index, ObservedHorizon
 
 _SUM = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
@@ -22,8 +22,9 @@ class WindowErrors(Metric):
     """Mean squared and mean absolute error over a set of windows.
 
     ``MSE = mean((y - f)^2)``, ``MAE = mean(|y - f|)``, both in [0, inf), over windows, steps and
-    channels. Beside all windows it scores those with an index below ``first``, which is how
-    published code that drops its last incomplete batch scores.
+    channels. Targets that were not observed are left out of the mean of their channel, channels
+    without any out of the mean over channels. Beside all windows it scores those with an index
+    below ``first``, which is how published code that drops its last incomplete batch scores.
 
     Args:
         channels: number of channels.
@@ -39,22 +40,38 @@ class WindowErrors(Metric):
     absolute: Tensor
     squared_first: Tensor
     absolute_first: Tensor
+    observed: Tensor
+    observed_first: Tensor
     windows: Tensor
     windows_first: Tensor
 
     def __init__(self, channels: int, first: int = 0, *, sync_on_compute: bool = True) -> None:
         super().__init__(sync_on_compute=sync_on_compute)
         self.first = first
-        for name in ("squared", "absolute", "squared_first", "absolute_first"):
+        for name in (
+            *("squared", "absolute", "squared_first", "absolute_first"),
+            *("observed", "observed_first"),  # windows' worth of targets
+        ):
             self.add_state(name, default=torch.zeros(channels, dtype=_SUM), dist_reduce_fx="sum")
         for name in ("windows", "windows_first"):
             self.add_state(name, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.set_dtype(_SUM)
 
-    def update(self, forecast_BHC: Horizon, target_BHC: Horizon, index_B: Index) -> None:
-        """Add a batch of windows."""
+    def update(
+        self,
+        forecast_BHC: Horizon,
+        target_BHC: Horizon,
+        index_B: Index,
+        observed_BHC: ObservedHorizon | None = None,
+    ) -> None:
+        """Add a batch of windows; targets that were not observed count for nothing."""
         wide = torch.promote_types(forecast_BHC.dtype, torch.float32)
         error_BHC = forecast_BHC.detach().to(wide) - target_BHC.to(wide)
+        if observed_BHC is None:
+            share_BC = torch.ones_like(error_BHC[:, 0], dtype=_SUM)
+        else:
+            error_BHC = torch.where(observed_BHC, error_BHC, 0.0)
+            share_BC = observed_BHC.to(_SUM).mean(dim=1)
         squared_BC = error_BHC.square().mean(dim=1).to(_SUM)
         absolute_BC = error_BHC.abs().mean(dim=1).to(_SUM)
         first_B = index_B < self.first
@@ -62,20 +79,30 @@ class WindowErrors(Metric):
         self.absolute += absolute_BC.sum(0)
         self.squared_first += squared_BC[first_B].sum(0)
         self.absolute_first += absolute_BC[first_B].sum(0)
+        self.observed += share_BC.sum(0)
+        self.observed_first += share_BC[first_B].sum(0)
         self.windows += len(index_B)
         self.windows_first += first_B.sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``mse``, ``mae``, ``per_channel_mse``, ``windows`` and the same ``*_first``."""
         return {
-            "mse": (self.squared / self.windows).mean(),
-            "mae": (self.absolute / self.windows).mean(),
-            "per_channel_mse": self.squared / self.windows,
+            "mse": _channel_mean(self.squared, self.observed),
+            "mae": _channel_mean(self.absolute, self.observed),
+            "per_channel_mse": self.squared / self.observed,
             "windows": self.windows,
-            "mse_first": (self.squared_first / self.windows_first).mean(),
-            "mae_first": (self.absolute_first / self.windows_first).mean(),
+            "mse_first": _channel_mean(self.squared_first, self.observed_first),
+            "mae_first": _channel_mean(self.absolute_first, self.observed_first),
             "windows_first": self.windows_first,
         }
+
+
+def _channel_mean(sum_C: Tensor, observed_C: Tensor) -> Tensor:
+    """Return the mean over the channels that were observed."""
+    seen = observed_C > 0
+    if seen.all():
+        return (sum_C / observed_C).mean()
+    return (sum_C[seen] / observed_C[seen]).mean()
 
 
 def pinball(forecast: Tensor, target: Tensor, level: Tensor | float) -> Tensor:
@@ -118,10 +145,18 @@ class QuantileErrors(Metric):
         self.add_state("entries", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.set_dtype(_SUM)
 
-    def update(self, quantiles_BHCQ: Tensor, target_BHC: Horizon) -> None:
-        """Add a batch of windows."""
+    def update(
+        self,
+        quantiles_BHCQ: Tensor,
+        target_BHC: Horizon,
+        observed_BHC: ObservedHorizon | None = None,
+    ) -> None:
+        """Add a batch of windows; targets that were not observed count for nothing."""
         forecast_NQ = quantiles_BHCQ.detach().flatten(0, -2).float()
         target_N1 = target_BHC.float().reshape(-1, 1)
+        if observed_BHC is not None:
+            seen_N = observed_BHC.reshape(-1)
+            forecast_NQ, target_N1 = forecast_NQ[seen_N], target_N1[seen_N]
         levels_Q = forecast_NQ.new_tensor(self.levels)
         self.loss += pinball(forecast_NQ, target_N1, levels_Q).sum(0, dtype=_SUM)
         self.below += (target_N1 <= forecast_NQ).sum(0)
@@ -165,6 +200,9 @@ def point_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> di
     A score that would divide by zero is NaN: the group's ``mase`` where one of its ``q`` is 0, its
     ``wape`` where all its ``y`` are.
 
+    Entries whose target is NaN, not having been observed, are left out; all five scores of a group
+    without any other are NaN.
+
     Args:
         forecast_NG: forecasts, entries x groups.
         target_NG: the truth.
@@ -175,6 +213,8 @@ def point_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> di
 
     Source: Hyndman and Koehler 2006 for MASE; Makridakis 1993 for sMAPE.
     """
+    if torch.isnan(target_NG).any():
+        return _observed_scores(forecast_NG, target_NG, naive_NG)
     groups = forecast_NG.shape[1]
     error_NG = (forecast_NG - target_NG).abs()
     size_NG = forecast_NG.abs() + target_NG.abs()
@@ -189,11 +229,34 @@ def point_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> di
     }
 
 
+def _observed_scores(forecast_NG: Tensor, target_NG: Tensor, naive_NG: Tensor) -> dict[str, Tensor]:
+    """Return `point_scores` of the entries whose target is not NaN."""
+    seen_NG = ~torch.isnan(target_NG)
+    count_G = seen_NG.sum(0)
+
+    def total(values_NG: Tensor) -> Tensor:
+        return torch.where(seen_NG, values_NG, 0.0).sum(0)
+
+    def defined(values: Tensor) -> Tensor:
+        return torch.where(values > 0, values, torch.nan)
+
+    error_NG = (forecast_NG - target_NG).abs()
+    size_NG = forecast_NG.abs() + target_NG.abs()
+    return {
+        "mse": total(error_NG.square()) / count_G,
+        "mae": total(error_NG) / count_G,
+        "mase": total(error_NG / defined(naive_NG)) / count_G,
+        "wape": total(error_NG) / defined(total(target_NG.abs())),
+        "smape": total(2 * error_NG / torch.where(size_NG > 0, size_NG, 1.0)) / count_G,
+    }
+
+
 def naive_error(context_WTK: Tensor, season: int) -> Tensor:
     """Return what the seasonal naive forecast errs within each window's context, [W, K].
 
     ``q = mean_t |x_t - x_{t - season}|``, by the last value (season 1) where a season does not fit
-    into the context, and NaN for a context of one step.
+    into the context, and NaN for a context of one step. Pairs with a NaN, a step that was not
+    observed, are left out; without any pair q is NaN.
 
     Args:
         context_WTK: contexts, windows x steps x series.
@@ -202,4 +265,5 @@ def naive_error(context_WTK: Tensor, season: int) -> Tensor:
     Source: Hyndman and Koehler 2006, with the context for the sample.
     """
     lag = season if season < context_WTK.shape[1] else 1
-    return (context_WTK[:, lag:] - context_WTK[:, :-lag]).abs().mean(1)
+    changes_WTK = (context_WTK[:, lag:] - context_WTK[:, :-lag]).abs()
+    return changes_WTK.nanmean(1) if torch.isnan(context_WTK).any() else changes_WTK.mean(1)

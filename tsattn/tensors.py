@@ -34,6 +34,8 @@ from torch import Tensor
 
 Context = Float[Tensor, "B T C"]
 Horizon = Float[Tensor, "B H C"]
+ObservedContext = Bool[Tensor, "B T C"]
+ObservedHorizon = Bool[Tensor, "B H C"]
 ContextMarks = Float[Tensor, "B T M"]
 HorizonMarks = Float[Tensor, "B H M"]
 Tokens = Float[Tensor, "B L D"]

@@ -12,7 +12,7 @@ from tsattn.data.catalog import CATALOG, DatasetInfo, require
 from tsattn.data.describe import ChannelStatistics, Description, describe_dataset
 from tsattn.data.fetch import fetch_file
 from tsattn.data.load import find_file, require_file, search_folders
-from tsattn.data.reading import Reading
+from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.data.steps import seconds_text
 from tsattn.data.verify import verify_file
 from tsattn.errors import DataError
@@ -112,6 +112,10 @@ def describe(
     day_first: bool | None = None,
     time_column: str | None = None,
     layout: Literal["wide", "long"] | None = None,
+    missing: Missing = "error",
+    duplicates: Duplicates = "error",
+    gaps: Gaps = "error",
+    time_zone: str | None = None,
 ) -> int:
     """Show span, step, gaps, duplicates, sentinels and statistics per channel.
 
@@ -125,6 +129,10 @@ def describe(
         day_first: Whether 03/04/2020 is the third of April.
         time_column: Header of the time column.
         layout: ``wide`` or ``long``.
+        missing: Missing values: ``error``, ``interpolate`` or ``mask``.
+        duplicates: Rows with the same timestamp: ``error``, ``first``, ``last`` or ``mean``.
+        gaps: Rows that lack: ``error`` or ``regularise``.
+        time_zone: Zone of local timestamps, such as ``Europe/Berlin``.
 
     Returns:
         Exit status: 0 where the data can be used, else 1.
@@ -132,7 +140,17 @@ def describe(
     Raises:
         DataError: There is nothing to read.
     """
-    reading = Reading(delimiter, decimal, day_first, time_column, layout)
+    reading = Reading(
+        delimiter,
+        decimal,
+        day_first,
+        time_column,
+        layout,
+        missing,
+        duplicates,
+        gaps,
+        time_zone,
+    )
     description = describe_dataset(dataset, root=root, reading=reading)
     console = _console()
     _print_facts(console, description)

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.data.reading import Reading
+from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import ConfigError, DataError, ExistsError
 from tsattn.forecast import Forecaster
 from tsattn.training.folder import write_atomically
@@ -48,7 +48,7 @@ def forecast(words: Sequence[str]) -> int:
             sort=given.sort,
             reading=_reading(given),
         )
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         raise _with_own_options(error) from None
     if given.plot:
         from tsattn.forecast.pictures import draw_outlook
@@ -98,7 +98,7 @@ def backtest(words: Sequence[str]) -> int:
             sort=given.sort,
             reading=_reading(given),
         )
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         raise _with_own_options(error) from None
     if given.plot:
         from tsattn.forecast.pictures import draw_errors
@@ -135,13 +135,29 @@ def _parser(command: str) -> ArgumentParser:
     add("--day_first", type=bool | None, help="whether 03/04/2020 is the third of April")
     add("--time_column", type=str | None, help="header of the time column")
     add("--layout", type=str | None, help="wide or long")
+    add("--missing", type=Missing | None, help="error, interpolate or mask; default: as in fit")
+    add("--duplicates", type=Duplicates | None, help="error, first, last or mean; as in fit")
+    add("--gaps", type=Gaps | None, help="error or regularise; default: as in fit")
+    add(
+        "--time_zone", type=str | None, help="of local timestamps, such as Europe/Berlin; as in fit"
+    )
     return parser
 
 
 def _reading(given: Namespace) -> Reading:
     if given.layout not in (None, "wide", "long"):
         raise ConfigError(f"unknown layout {given.layout!r}; expected wide or long")
-    return Reading(given.delimiter, given.decimal, given.day_first, given.time_column, given.layout)
+    return Reading(
+        given.delimiter,
+        given.decimal,
+        given.day_first,
+        given.time_column,
+        given.layout,
+        given.missing,
+        given.duplicates,
+        given.gaps,
+        given.time_zone,
+    )
 
 
 def _require_free(given: Namespace) -> None:
@@ -179,9 +195,9 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished")
 
 
-def _with_own_options(error: DataError) -> DataError:
+def _with_own_options(error: ConfigError | DataError) -> ConfigError | DataError:
     """Name the options as these commands call them; those of ``fit`` have a prefix."""
-    return DataError(str(error).replace("--data.", "--"))
+    return type(error)(str(error).replace("--data.", "--"))
 
 
 def _show_notes(notes: Sequence[str]) -> None:

@@ -67,9 +67,24 @@ def calendar_marks(
     return torch.from_numpy(marks_RM)
 
 
-def future_times(last: pd.Timestamp, step: Step, horizon: int) -> pd.DatetimeIndex:
-    """Return the ``horizon`` timestamps that follow ``last`` at distance ``step``."""
-    return pd.date_range(last, periods=horizon + 1, freq=step)[1:]
+def future_times(
+    last: pd.Timestamp, step: Step, horizon: int, *, by_wall: bool = True
+) -> pd.DatetimeIndex:
+    """Return the ``horizon`` timestamps that follow ``last`` at distance ``step``.
+
+    Args:
+        last: The timestamp before them.
+        step: Distance of two.
+        horizon: How many.
+        by_wall: In a time zone, whether days and calendar steps go by the clock on the wall, also
+            across a night in which it is set. Shorter steps always go by the time that passes.
+    """
+    short = isinstance(step, pd.Timedelta) and step % pd.Timedelta(days=1)
+    if last.tz is None or short or not by_wall:
+        return pd.date_range(last, periods=horizon + 1, freq=step)[1:]
+    wall = pd.date_range(last.tz_localize(None), periods=horizon + 1, freq=step)[1:]
+    first = np.ones(len(wall), dtype=bool)
+    return wall.tz_localize(last.tz, ambiguous=first, nonexistent="shift_forward")
 
 
 def default_season(step_seconds: float) -> int:

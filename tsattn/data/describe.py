@@ -10,11 +10,11 @@ import pandas as pd
 from tsattn.data import catalog
 from tsattn.data.load import load_panel, require_file
 from tsattn.data.numerals import lenient_values
-from tsattn.data.own import find_time_column
 from tsattn.data.panel import Panel
 from tsattn.data.reading import Reading
 from tsattn.data.steps import find_irregularities, gap_texts, step_text
 from tsattn.data.table import Table, read_table
+from tsattn.data.timecolumn import find_time_column
 from tsattn.data.timestamps import parse_times
 from tsattn.errors import DataError
 

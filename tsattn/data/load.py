@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tsattn.data.reading import Reading
 from tsattn.data.steps import find_irregularities, gap_texts
 from tsattn.data.table import EXACT_DECIMALS, read_table
 from tsattn.data.timestamps import parse_times
+from tsattn.data.treatment import Treatment
 from tsattn.errors import DataAbsentError, DataError
 from tsattn.resources import datasets_dir
 
@@ -99,17 +101,28 @@ def load_panel(
     if isinstance(dataset, pd.DataFrame):
         return read_own_frame(dataset, reading)
     info = catalog.find(str(dataset))
+    treatment = Treatment.of(reading)
     if info is not None:
         path = require_file(info, root)
-        return _read_benchmark(path, path.read_bytes(), info)
+        return _untreated(_read_benchmark(path, path.read_bytes(), info), treatment)
     path = _own_path(dataset)
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     info = catalog.find_by_sha256(sha256)
     if info is not None:
-        return _read_benchmark(path, data, info, recognised=True)
+        return _untreated(_read_benchmark(path, data, info, recognised=True), treatment)
     table = read_table(data, str(path), reading.delimiter)
     return read_own_table(table, reading, name=path.stem, path=path, sha256=sha256)
+
+
+def _untreated(panel: Panel, treatment: Treatment) -> Panel:
+    """Say so where a policy was asked for that a published file does not need."""
+    if treatment == Treatment():
+        return panel
+    note = (
+        f"{panel.name} is read as published: missing, duplicates, gaps and time_zone do not apply"
+    )
+    return replace(panel, notes=(*panel.notes, note))
 
 
 def _own_path(dataset: str | Path) -> Path:

@@ -11,20 +11,31 @@ import pandas as pd
 from tsattn.data.table import Table
 from tsattn.errors import DataError
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 # as a number with decimal comma, possibly with points between thousands: 1,5 and 1.234,5
-_DECIMAL_COMMA = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:\.\d{3})+|\d*),\d+(?:[eE][+-]?\d+)?")
+_DECIMAL_COMMA = re.compile(
+    r"[+-]?(?:[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[0-9]*),[0-9]+(?:[eE][+-]?[0-9]+)?"
+)
 # as a number with commas between thousands: 1,234 and 1,234.5
-_COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*)?")
 # as a number with points between thousands: 1.234 and 1.234,5
-_POINT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?")
+_POINT_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]*)?")
+# cells that say that there is no value
+NOTHING = frozenset(
+    {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "missing", "-", "?"}
+)
 _SHOWN = 6
 
 Example = tuple[int, int, str]  # row, column, cell
 
 
 def channel_values(
-    table: Table, columns: Sequence[int], decimal: str | None, rows: np.ndarray | None = None
+    table: Table,
+    columns: Sequence[int],
+    decimal: str | None,
+    rows: np.ndarray | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read the channels of a table.
 
@@ -33,9 +44,12 @@ def channel_values(
         columns: Positions of the channels.
         decimal: Decimal sign, ``.`` or ``,``; None recognises it.
         rows: The rows that are needed; what the others hold does not matter. None means all.
+        allow_missing: Whether cells may be empty or hold a word of `NOTHING`; they become NaN.
+            Other text and infinite numbers are refused all the same.
 
     Returns:
-        float64 rows x channels, finite in the rows needed, and notes on what was recognised.
+        float64 rows x channels, finite (or missing) in the rows needed, and notes on what was
+        recognised.
 
     Raises:
         DataError: A cell is no finite number, or the decimal sign cannot be told; with lines,
@@ -48,8 +62,12 @@ def channel_values(
         needed = np.zeros(table.num_rows, dtype=bool)
         needed[rows] = True
         unusable &= needed[:, np.newaxis]
-    if unusable.any():
-        bad = np.argwhere(unusable)
+    bad = np.argwhere(unusable) if unusable.any() else np.empty((0, 2), dtype=np.intp)
+    if allow_missing and len(bad):
+        nothing = _nothing(table, columns, bad)
+        values_RC[tuple(bad[nothing].T)] = np.nan
+        bad = bad[~nothing]
+    if len(bad):
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes
 
@@ -83,6 +101,16 @@ def covariate_values(
     except DataError as error:
         told = str(error).replace("channels must hold", "covariates must hold")
         raise DataError(told) from None
+
+
+def _nothing(table: Table, columns: Sequence[int], bad: np.ndarray) -> np.ndarray:
+    """Return which of some cells, as row and place, say that there is no value."""
+    nothing = np.zeros(len(bad), dtype=bool)
+    for place in np.unique(bad[:, 1]):
+        mine = bad[:, 1] == place
+        cells = table.text(columns[place]).iloc[bad[mine, 0]]
+        nothing[mine] = cells.str.casefold().isin(NOTHING).to_numpy(bool)
+    return nothing
 
 
 def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) -> np.ndarray:
@@ -225,6 +253,11 @@ def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:
         "one file go into the columns unique_id, ds, y)"
         if whole
         else "; fill, interpolate or remove them"
+        + (
+            ", or set --data.missing interpolate or --data.missing mask"
+            if _nothing(table, range(len(table.columns)), np.array(sorted(bad)[:_SHOWN])).any()
+            else ""
+        )
     )
     return DataError(
         f"{table.label}: channels must hold finite numbers, but {'; '.join(shown)}{more}{hint}"

@@ -1,25 +1,24 @@
 """A user's own file or frame: recognise its layout and its time column, and check every row."""
 
-import difflib
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tsattn.data.numerals import channel_values, covariate_values, with_flags
-from tsattn.data.panel import Panel, Series, Step
+from tsattn.data.mending import Mended, mend
+from tsattn.data.numerals import covariate_values, with_flags
+from tsattn.data.panel import Panel, Series
 from tsattn.data.reading import Reading
-from tsattn.data.regularity import common_step, regular_step
-from tsattn.data.steps import mean_step_seconds, step_text
+from tsattn.data.steps import mean_step_seconds
 from tsattn.data.table import Table, check_names
-from tsattn.data.timestamps import looks_like_time, parse_times
+from tsattn.data.timecolumn import find_time_column, table_times
+from tsattn.data.treatment import Treatment
 from tsattn.errors import DataError
 
 LONG_COLUMNS = ("unique_id", "ds", "y")
-TIME_NAMES = ("date", "datetime", "date_time", "timestamp", "time", "ds", "")
-_SAMPLE = 50
 _SHOWN = 5
 
 
@@ -76,16 +75,18 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
         table = with_flags(table, reading.covariates)
         places = [place for place, one in enumerate(table.columns) if one in reading.covariates]
         covariate_values(table, places, reading.decimal)
+    treatment = Treatment.of(reading)
     read = _read_long if layout == "long" else _read_wide
-    series, channels, time_column, step, notes = read(table, reading, name)
-    notes = (*table.notes, f"layout: {layout}", f"time column: {time_column!r}", *notes)
-    notes += (f"step: {step_text(step)}", *_constant_notes(series, channels))
+    found = read(table, reading, treatment, name)
+    mended, step = found.mended, found.mended.step
+    series = tuple(map(Series, found.ids, mended.times, mended.values))
+    recognised = (f"layout: {layout}", f"time column: {found.time_column!r}", *found.notes)
     longest = max(series, key=lambda one: one.num_rows)
     return Panel(
         name=name,
         path=path,
         sha256=sha256,
-        channels=channels,
+        channels=found.channels,
         series=series,
         step=step,
         step_seconds=(
@@ -94,17 +95,35 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
             else mean_step_seconds(longest.times)
         ),
         layout=layout,
-        time_column=time_column,
-        notes=notes,
+        time_column=found.time_column,
+        notes=(
+            *table.notes,
+            *recognised,
+            *mended.notes,
+            f"step: {found.table.apart(step)}",
+            *mended.treated.notes(treatment),
+            *_constant_notes(series, found.channels),
+        ),
+        treatment=treatment,
+        treated=mended.treated,
+        integers=found.table.integers,
     )
 
 
-Read = tuple[tuple[Series, ...], tuple[str, ...], str, Step, tuple[str, ...]]
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a layout makes of a table."""
+
+    table: Table
+    ids: tuple[str, ...]
+    channels: tuple[str, ...]
+    time_column: str
+    mended: Mended
+    notes: tuple[str, ...]
 
 
-def _read_wide(table: Table, reading: Reading, name: str) -> Read:
+def _read_wide(table: Table, reading: Reading, treatment: Treatment, name: str) -> _Found:
     time = find_time_column(table, reading.time_column)
-    time_name = table.columns[time] or "date"
     columns = [column for column in range(len(table.columns)) if column != time]
     unnamed = [column + 1 for column in columns if not table.columns[column]]
     if unnamed:
@@ -112,14 +131,14 @@ def _read_wide(table: Table, reading: Reading, name: str) -> Read:
             f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only "
             "counts the rows"
         )
-    times, notes = column_times(table, time, reading, None)
-    step = regular_step(table, times, np.arange(len(times)), "")
-    values_RC, value_notes = channel_values(table, columns, reading.decimal)
+    table, times, notes = table_times(table, time, reading, None, treatment)
+    groups = [np.arange(len(times))]
+    mended = mend(table, times, groups, None, columns, reading.decimal, treatment)
     channels = tuple(table.columns[column] for column in columns)
-    return (Series(name, times, values_RC),), channels, time_name, step, notes + value_notes
+    return _Found(table, (name,), channels, table.columns[time] or "date", mended, notes)
 
 
-def _read_long(table: Table, reading: Reading, name: str) -> Read:
+def _read_long(table: Table, reading: Reading, treatment: Treatment, name: str) -> _Found:
     del name  # every series has its own
     places = {wanted: place for place, wanted in enumerate(table.lowered)}
     missing = [wanted for wanted in LONG_COLUMNS if wanted not in places]
@@ -139,120 +158,33 @@ def _read_long(table: Table, reading: Reading, name: str) -> Read:
     nameless = np.flatnonzero((identities == "").to_numpy())
     if len(nameless):
         raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
-    codes, names = pd.factorize(identities)
+    codes, uniques = pd.factorize(identities)
+    names = tuple(str(one) for one in uniques)
     groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    times, notes = column_times(table, time, reading, groups)
-    step = common_step(table, times, groups, [str(one) for one in names])
+    table, times, notes = table_times(table, time, reading, groups, treatment)
     places = {place: one for place, one in enumerate(table.columns) if one in reading.covariates}
     columns = [target, *(place for place in places if place not in (identity, time, target))]
-    values_RC, value_notes = channel_values(table, columns, reading.decimal)
-    series = tuple(
-        Series(str(one), times[rows], values_RC[rows])
-        for one, rows in zip(names, groups, strict=True)
-    )
+    mended = mend(table, times, groups, names, columns, reading.decimal, treatment)
     used = {identity, time, *columns}
     extra = [one for place, one in enumerate(table.columns) if place not in used]
     if extra:
         notes += (f"columns not used: {', '.join(extra)}",)
     channels = tuple(table.columns[column] for column in columns)
-    return series, channels, table.columns[time], step, notes + value_notes
+    return _Found(table, names, channels, table.columns[time], mended, notes)
 
 
-def find_time_column(table: Table, given: str | None) -> int:
-    """Return the position of the time column.
-
-    Args:
-        table: Header and cells.
-        given: Its name, where the user has said it.
-
-    Raises:
-        DataError: No column holds timestamps, or several do, or there is no header.
-    """
-    if given is not None:
-        if given in table.columns:
-            return table.columns.index(given)
-        close = difflib.get_close_matches(given, table.columns, n=1)
-        hint = f" (nearest: {close[0]})" if close else ""
-        raise DataError(
-            f"{table.label}: no time column {given!r}{hint}; the columns are "
-            f"{_listed(table.columns)}"
-        )
-    found = [column for column in range(len(table.columns)) if _holds_time(table, column)]
-    if not found:
-        named = [place for place, name in enumerate(table.lowered) if name and name in TIME_NAMES]
-        found = named[:1]
-    if not found:
-        first = ", ".join(
-            f"{name!r} {table.text(column, 1).iloc[0]!r}"
-            for column, name in enumerate(table.columns[:_SHOWN])
-        )
-        raise DataError(
-            f"{table.label}: no time column: none of the columns {_listed(table.columns)} holds "
-            f"timestamps (first cells: {first}); add one such as 2020-12-31 23:00:00, or name it "
-            "with --data.time_column"
-        )
-    if len(found) > 1:
-        names = [table.columns[column] for column in found]
-        raise DataError(
-            f"{table.label}: columns {_listed(names)} all hold timestamps; say which is the time "
-            f"with --data.time_column {names[0]} and remove the others"
-        )
-    header = table.columns[found[0]]
-    if header and looks_like_time(pd.Series([header]), digits_count=False):
-        raise DataError(
-            f"{table.label}: no header: the first line begins with {header!r}, which is data; put "
-            "a line of column names first"
-        )
-    return found[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(repr(name) for name in names[:8]) + more
-
-
-def _holds_time(table: Table, column: int) -> bool:
-    cells = table.cells(column)
-    if pd.api.types.is_datetime64_any_dtype(cells):
-        return True
-    known = table.lowered[column] in TIME_NAMES
-    if pd.api.types.is_numeric_dtype(cells) and not known:
-        return False
-    return looks_like_time(table.text(column, _SAMPLE), digits_count=known)
-
-
-def column_times(
-    table: Table, column: int, reading: Reading, groups: Sequence[np.ndarray] | None
-) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps of a column, and notes on what was recognised.
-
-    Args:
-        table: Header and cells.
-        column: Position of the time column.
-        reading: What the user has said about the dates.
-        groups: Rows of every series, where several share the column.
-
-    Raises:
-        DataError: A cell is no timestamp, or the order of day and month cannot be told.
-    """
-    label = f"{table.label}, column {table.columns[column]!r}"
-    text = table.text(column)
-    parsed = parse_times(text, day_first=reading.day_first, label=label, groups=groups)
-    if parsed.unread:
-        examples = ", ".join(repr(text.iloc[row]) for row in parsed.unread[:_SHOWN])
-        digits = text.iloc[parsed.unread[0]].isdigit()
-        raise DataError(
-            f"{label}: no timestamp in {table.where(parsed.unread)}: {examples}; "
-            + ("numbers are not taken for dates; " if digits else "")
-            + "expected dates such as 2020-12-31 or 2020-12-31 23:00:00"
-        )
-    return parsed.times, parsed.notes
+def spread(values_RC: np.ndarray) -> np.ndarray:
+    """Return the range of every channel's values, missing ones left out; NaN where all are."""
+    if not np.isnan(values_RC).any():
+        return np.ptp(values_RC, axis=0)
+    frame = pd.DataFrame(values_RC)
+    return (frame.max() - frame.min()).to_numpy(np.float64)
 
 
 def _constant_notes(series: Sequence[Series], channels: Sequence[str]) -> tuple[str, ...]:
     constant: list[str] = []
     for one in series:
-        for place in np.flatnonzero(np.ptp(one.values_RC, axis=0) == 0):
+        for place in np.flatnonzero(spread(one.values_RC) == 0):
             constant.append(repr(one.id) if len(series) > 1 else repr(channels[int(place)]))
     if not constant:
         return ()

@@ -3,14 +3,15 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from tsattn.data.catalog import DatasetInfo
+from tsattn.data.reading import Layout
+from tsattn.data.treatment import STRICT, UNTOUCHED, Treated, Treatment
 
-Layout = Literal["wide", "long"]
 Step = pd.Timedelta | pd.offsets.BaseOffset
 
 
@@ -20,8 +21,8 @@ class Series:
 
     Attributes:
         id: The series' ``unique_id`` in the long layout, the dataset's name in the wide one.
-        times: One timestamp per row.
-        values_RC: float64, rows x channels, in original units.
+        times: One timestamp per row, with the time zone where one is known.
+        values_RC: float64, rows x channels, in original units, NaN where a value is missing.
     """
 
     id: str
@@ -50,6 +51,9 @@ class Panel:
         time_column: Header of the time column.
         notes: What was recognised in the file, and whatever a reader should know about it.
         info: The catalog's row, where the dataset is one of the catalog.
+        treatment: What may be done with missing values and irregular timestamps.
+        treated: What was done.
+        integers: Whether the time counts steps (`tsattn.data.integers`); it has no calendar then.
     """
 
     name: str
@@ -63,6 +67,9 @@ class Panel:
     time_column: str
     notes: tuple[str, ...] = ()
     info: DatasetInfo | None = None
+    treatment: Treatment = STRICT
+    treated: Treated = UNTOUCHED
+    integers: bool = False
 
     @property
     def num_channels(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tsattn.data.calendar import HOURLY_FOUR, calendar_marks
@@ -16,10 +16,12 @@ from tsattn.data.covariates import (
     name_covariates,
     split_covariates,
 )
+from tsattn.data.own import spread
 from tsattn.data.panel import Panel
 from tsattn.data.scaling import Scaler
 from tsattn.data.splits import Borders, Part, count_windows, require_windows, split_borders
-from tsattn.data.windows import Windows
+from tsattn.data.windows import Windows, split_missing
+from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
 
 
@@ -102,14 +104,27 @@ def prepare(
         notes += (f"covariates: {names}",)
     scaler = _fit_scaler(panel, fitting)
     rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
-    times = pd.DatetimeIndex(np.concatenate([one.times.to_numpy() for one in panel.series]))
-    values_RC, marks_RM = torch.cat(rows), calendar_marks(times, calendar)
+    values_RC, observed_RC = split_missing(torch.cat(rows))
+    marks_RM = _marks(panel, calendar)
+    fill = panel.treatment.missing == "interpolate"
     fitted = covariates.fit([border.train for border in fitting]) if covariates else None
-    beside = covariates.standardised(fitted, times) if covariates and fitted else None
+    beside = covariates.standardised(fitted, _times(panel)) if covariates and fitted else None
     windows = {
-        label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon, beside)
+        label: _windows(
+            values_RC,
+            marks_RM,
+            panel.lengths,
+            parts,
+            context,
+            horizon,
+            beside,
+            observed_RC,
+            fill=fill,
+        )
         for label, parts in _parts(fitting).items()
     }
+    for label, part in windows.items():
+        _require_targets(part, label, panel.name)
     return Prepared(
         **windows,
         scaler=scaler,
@@ -123,9 +138,45 @@ def prepare(
     )
 
 
+def _times(panel: Panel) -> pd.DatetimeIndex:
+    """Return the local timestamps of all rows."""
+    return pd.DatetimeIndex(
+        np.concatenate([wall_time(one.times).to_numpy() for one in panel.series])
+    )
+
+
+def _marks(panel: Panel, calendar: Sequence[str]) -> Float[Tensor, "R M"]:
+    marks_RM = calendar_marks(_times(panel), calendar)
+    return marks_RM.zero_() if panel.integers else marks_RM
+
+
 def _fit_scaler(panel: Panel, borders: Sequence[Borders]) -> Scaler:
-    pairs = zip(panel.series, borders, strict=True)
-    return Scaler.fit([series.values_RC[slice(*border.train)] for series, border in pairs])
+    rows: list[np.ndarray] = []
+    for series, border in zip(panel.series, borders, strict=True):
+        own_RC = series.values_RC[slice(*border.train)]
+        empty = np.flatnonzero(np.isnan(own_RC).all(axis=0))
+        if len(empty):
+            names = ", ".join(repr(panel.channels[place]) for place in empty[:5])
+            raise DataError(
+                f"{panel.name}, series {series.id!r}: no value of {names} in the training rows "
+                f"{border.train[0]} to {border.train[1]}, so nothing says how to standardise it; "
+                "remove it, or move --data.borders"
+            )
+        rows.append(own_RC)
+    return Scaler.fit(rows)
+
+
+def _require_targets(windows: Windows, label: str, name: str) -> None:
+    """Refuse a part in which no value was observed that a window forecasts."""
+    if windows.observed_RC is None:
+        return
+    first, last = int(windows.starts_W.min()), int(windows.starts_W.max())
+    rows = slice(first + windows.context, last + windows.context + windows.horizon)
+    if not windows.observed_RC[rows].any():
+        raise DataError(
+            f"{name}: all values that windows of the {label} part forecast are missing, so there "
+            "is nothing to fit or score; move --data.borders, or bring more rows"
+        )
 
 
 def _parts(borders: Sequence[Borders]) -> dict[str, list[Part]]:
@@ -140,8 +191,8 @@ def _constant_notes(panel: Panel, borders: Sequence[Borders]) -> tuple[str, ...]
     """Name what is constant while training and moves later: its score says nothing."""
     held: list[str] = []
     for series, border in zip(panel.series, borders, strict=True):
-        still = np.ptp(series.values_RC[slice(*border.train)], axis=0) == 0
-        moves = np.ptp(series.values_RC, axis=0) > 0
+        still = spread(series.values_RC[slice(*border.train)]) == 0
+        moves = spread(series.values_RC) > 0
         for place in np.flatnonzero(still & moves):
             held.append(series.id if panel.layout == "long" else panel.channels[place])
     if not held:
@@ -250,6 +301,9 @@ def _windows(
     context: int,
     horizon: int,
     covariates: RowCovariates | None,
+    observed_RC: Bool[Tensor, "R C"] | None,
+    *,
+    fill: bool,
 ) -> Windows:
     starts: list[Tensor] = []
     owners: list[Tensor] = []
@@ -260,4 +314,6 @@ def _windows(
         owners.append(torch.full((count,), index))
         offset += length
     places = torch.cat(starts), torch.cat(owners)
-    return Windows(values_RC, marks_RM, *places, context, horizon, covariates)
+    return Windows(
+        values_RC, marks_RM, *places, context, horizon, covariates, observed_RC, fill=fill
+    )

@@ -1,8 +1,12 @@
 """How to read a user's own file where its content does not decide."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from tsattn.data.panel import Layout
+Layout = Literal["wide", "long"]
+Missing = Literal["error", "interpolate", "mask"]
+Duplicates = Literal["error", "first", "last", "mean"]
+Gaps = Literal["error", "regularise"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,12 @@ class Reading:
         day_first: Whether 03/04/2020 is the third of April.
         time_column: Header of the time column.
         layout: ``wide`` (a time column, then channels) or ``long`` (``unique_id, ds, y``).
+        missing: What to do with missing values, see `tsattn.data.treatment.Treatment`. None of this
+            and the next three means an error in training, and in a forecast what was done in its
+            training.
+        duplicates: What to do with rows that share a timestamp.
+        gaps: What to do where rows are missing.
+        time_zone: Zone of local timestamps.
         covariates: Columns beside those to forecast; True and False in them count as 1 and 0.
     """
 
@@ -23,4 +33,8 @@ class Reading:
     day_first: bool | None = None
     time_column: str | None = None
     layout: Layout | None = None
+    missing: Missing | None = None
+    duplicates: Duplicates | None = None
+    gaps: Gaps | None = None
+    time_zone: str | None = None
     covariates: tuple[str, ...] = ()

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data.panel import Step
-from tsattn.data.steps import find_irregularities, follows, infer_step, step_text
+from tsattn.data.steps import Irregularities, find_irregularities, follows, infer_step
 from tsattn.data.table import Table
+from tsattn.data.zones import clock_hint, clocks
 from tsattn.errors import DataError
 
 _SHOWN = 5
@@ -31,28 +32,38 @@ def regular_step(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series
             f"{table.label}{series}: {len(own)} data row is too few to tell the step; bring more "
             "rows"
         )
-    step = infer_step(own)
-    if step is not None:
-        return step
-    raise _irregular(table, own, rows, series)
+    for clock in clocks(own):
+        step = infer_step(clock)
+        if step is not None:
+            return step
+    raise irregular(table, own, rows, series)
 
 
-def _irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: str) -> DataError:
-    found = find_irregularities(times)
+def irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: str) -> DataError:
+    """Return the error that says where timestamps are not regular, and what helps.
+
+    Args:
+        table: Where the timestamps come from.
+        times: Timestamps of the series' rows.
+        rows: The rows.
+        series: Name of the series as messages append it to the table's label, or nothing.
+    """
+    found = min(map(find_irregularities, clocks(times)), key=_count)
     label = f"{table.label}{series}"
     if len(found.backward) == len(times) - 1:
         return DataError(
-            f"{label}: the timestamps run backwards, from {times[0]} to {times[-1]}; sort the "
-            "rows, oldest first"
+            f"{label}: the timestamps run backwards, from {table.stamp(times[0])} to "
+            f"{table.stamp(times[-1])}; sort the rows, oldest first"
         )
     if found.backward:
-        examples = ", ".join(f"{times[row]}" for row in found.backward[:_SHOWN])
+        examples = ", ".join(table.stamp(times[row]) for row in found.backward[:_SHOWN])
         return DataError(
             f"{label}: unsorted timestamps at {table.where(rows[list(found.backward)])} "
             f"({examples}), earlier than the row above; sort the rows by time"
+            f"{clock_hint(times, found.backward)}"
         )
     if found.duplicated:
-        examples = ", ".join(f"{times[row]}" for row in found.duplicated[:_SHOWN])
+        examples = ", ".join(table.stamp(times[row]) for row in found.duplicated[:_SHOWN])
         many = (
             ""
             if series or 3 * len(found.duplicated) < len(times)
@@ -60,18 +71,25 @@ def _irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: 
         )
         return DataError(
             f"{label}: duplicate timestamps at {table.where(rows[list(found.duplicated)])} "
-            f"({examples}), each already in a row before; keep one row per timestamp{many}"
+            f"({examples}), each already in a row before; keep one row per timestamp, or set "
+            f"--data.duplicates first, last or mean{many}{clock_hint(times, found.duplicated)}"
         )
     shown = "; ".join(
-        f"{table.where(rows[[row]])} ({times[row]}) comes {step_text(times[row] - times[row - 1])} "
-        "after the row above"
+        f"{table.where(rows[[row]])} ({table.stamp(times[row])}) comes "
+        f"{table.apart(times[row] - times[row - 1])} after the row above"
         for row in found.uneven[:_SHOWN]
     )
     more = f" and {len(found.uneven) - _SHOWN} more" if len(found.uneven) > _SHOWN else ""
+    usual = found.usual.removesuffix(" s") if table.integers else found.usual
     return DataError(
-        f"{label}: irregular step: usual is {found.usual}, but {shown}{more}; fill the missing "
-        "rows or resample to one step"
+        f"{label}: irregular step: usual is {usual}, but {shown}{more}; fill the missing "
+        "rows or resample to one step, or set --data.gaps regularise together with --data.missing "
+        f"interpolate or mask{clock_hint(times, found.uneven)}"
     )
+
+
+def _count(found: Irregularities) -> int:
+    return len(found.duplicated) + len(found.backward) + len(found.uneven)
 
 
 def common_step(
@@ -91,14 +109,13 @@ def common_step(
     longest = max(range(len(groups)), key=lambda index: len(groups[index]))
     step = regular_step(table, times, groups[longest], f", series {names[longest]!r}")
     for name, rows in zip(names, groups, strict=True):
-        if len(rows) < 2 or follows(times[rows], step):
+        if len(rows) < 2 or any(follows(clock, step) for clock in clocks(times[rows])):
             continue
         label = f", series {name!r}"
-        other = infer_step(times[rows])
-        if other is None:
-            raise _irregular(table, times[rows], rows, label)
+        other = regular_step(table, times, rows, label)
         raise DataError(
-            f"{table.label}{label}: its step is {step_text(other)}, that of {names[longest]!r} "
-            f"{step_text(step)}; all series need one step: resample, or put them into another file"
+            f"{table.label}{label}: its step is {table.apart(other)}, that of {names[longest]!r} "
+            f"{table.apart(step)}; all series need one step: resample, or put them into "
+            "another file"
         )
     return step

@@ -26,6 +26,7 @@ class Scaler:
         """Fit on the training rows of every series.
 
         A channel that is constant up to rounding gets scale 1, so nothing is divided by zero.
+        Missing values (NaN) are left out; a channel must have one value at least.
 
         Args:
             train_rows: Per series, an array of training rows x channels in original units.

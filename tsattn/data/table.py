@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,10 +12,18 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data.decoding import decode
+from tsattn.data.delimiters import (
+    DELIMITERS,
+    delimiter_sign,
+    quoted_records,
+    recognise_delimiter,
+    refuse_endless,
+)
+from tsattn.data.integers import integer_text
+from tsattn.data.panel import Step
+from tsattn.data.steps import step_text
 from tsattn.errors import DataError
 
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_NAMED_DELIMITERS = {name: sign for sign, name in DELIMITERS.items()} | {"\\t": "\t"}
 _SHOWN = 8
 # pandas reads decimals exactly by default from 3.1 on, and before when asked
 _PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
@@ -36,6 +45,8 @@ class Table:
         body: Text of the data rows, empty where ``frame`` holds the text already.
         width: Most cells that a row of the body has.
         notes: What was recognised.
+        integers: Whether the time column counts steps, see `tsattn.data.integers`.
+        offset: What the timestamps are ahead of UTC, where the time column says so.
     """
 
     label: str
@@ -47,6 +58,8 @@ class Table:
     body: str = ""
     width: int = 0
     notes: tuple[str, ...] = ()
+    integers: bool = False
+    offset: pd.Timedelta | None = None
 
     @property
     def num_rows(self) -> int:
@@ -99,6 +112,16 @@ class Table:
             body="\n".join(lines[row] for row in rows) if lines else "",
         )
 
+    def stamp(self, time: pd.Timestamp) -> str:
+        """Return a timestamp as messages show it: a counted step as its number."""
+        return integer_text(time) if self.integers else str(time)
+
+    def apart(self, step: Step) -> str:
+        """Return the distance of two timestamps as messages show it."""
+        if self.integers and isinstance(step, pd.Timedelta):
+            return f"{step.total_seconds():g}"
+        return step_text(step)
+
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""
         indices = list(rows)
@@ -124,11 +147,12 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
         raise DataError(
             f"{label} is empty; expected a header line (a time column, then channels) and data rows"
         )
-    sign = recognise_delimiter(text, label) if delimiter is None else _delimiter_sign(delimiter)
+    sign = recognise_delimiter(text, label) if delimiter is None else delimiter_sign(delimiter)
     if '"' in text:
-        lines, records = _quoted_records(text, sign)
-        header, frame, body = records[0], pd.DataFrame(records[1:], dtype=object), ""
+        lines, records = quoted_records(text, sign, label)
         counts = [len(record) for record in records[1:]]
+        refuse_endless(counts, lines[1:], len(records[0]), label)
+        header, frame, body = records[0], pd.DataFrame(records[1:], dtype=object), ""
         frame = frame.fillna("")
     else:
         kept = [
@@ -138,6 +162,7 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
         rows = [row for _, row in kept]
         header, body = rows[0].split(sign), "\n".join(rows[1:])
         counts = [row.count(sign) + 1 for row in rows[1:]]
+        refuse_endless(counts, lines[1:], len(header), label)
         frame = _parse(body, sign, max(counts)) if counts else pd.DataFrame()
     header = [cell.strip() for cell in header]
     if not counts:
@@ -190,65 +215,6 @@ def _parse(
     )
 
 
-def _delimiter_sign(delimiter: str) -> str:
-    sign = _NAMED_DELIMITERS.get(delimiter, delimiter)
-    if len(sign) != 1 or sign.isalnum() or sign in '."':
-        raise DataError(
-            f"delimiter {delimiter!r} cannot separate cells; expected one sign such as ',' ';' "
-            "'|', or the word tab"
-        )
-    return sign
-
-
-def _quoted_records(text: str, sign: str) -> tuple[list[int], list[list[str]]]:
-    """Split text with quoted cells; blank lines are skipped, but counted."""
-    lines: list[int] = []
-    records: list[list[str]] = []
-    reader = csv.reader(io.StringIO(text), delimiter=sign)
-    begin = 1
-    for record in reader:
-        if any(cell.strip() for cell in record):
-            records.append(record)
-            lines.append(begin)
-        begin = reader.line_num + 1
-    return lines, records
-
-
-def recognise_delimiter(text: str, label: str) -> str:
-    """Return the one sign that cuts header and rows into the same number of cells.
-
-    Raises:
-        DataError: No sign does, or more than one.
-    """
-    lines = [line for line in text[:200_000].split("\n")[:50] if line.strip()]
-    sample = "\n".join(lines[:-1] if len(text) > 200_000 and len(lines) > 2 else lines)
-    widths = {
-        sign: [len(record) for record in _quoted_records(sample, sign)[1]] for sign in DELIMITERS
-    }
-    even = [sign for sign, found in widths.items() if min(found) > 1 and len(set(found)) == 1]
-    if len(even) == 1:
-        return even[0]
-    if len(even) > 1:
-        names = " and ".join(DELIMITERS[sign] for sign in even)
-        raise DataError(
-            f"{label}: both {names} could separate the cells of {lines[0]!r}; say which with "
-            f"--data.delimiter '{even[0]}' or '{even[1]}'"
-        )
-    in_header = [sign for sign, found in widths.items() if found[0] > 1]
-    if len(in_header) == 1:
-        return in_header[0]  # ragged rows; the reader names the lines
-    if not in_header:
-        raise DataError(
-            f"{label}: no channels: the header {lines[0]!r} has one column; expected a time "
-            "column and at least one channel separated by comma, semicolon, tab or bar, or "
-            "--data.delimiter"
-        )
-    raise DataError(
-        f"{label}: no sign cuts the header {lines[0]!r} and the rows into equally many cells; set "
-        "--data.delimiter and mend the rows that have more or fewer cells"
-    )
-
-
 def _check_header(header: list[str], frame: pd.DataFrame, label: str, sign: str) -> int:
     """Return how many columns count; a trailing delimiter makes an empty one that does not."""
     width = len(header)
@@ -270,7 +236,7 @@ def check_names(names: Sequence[str], label: str) -> None:
     Raises:
         DataError: With the names and the columns, counted from 1.
     """
-    repeated = sorted({name for name in names if name and list(names).count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if repeated:
         places = ", ".join(
             f"{name!r} (columns {', '.join(str(i) for i, n in enumerate(names, 1) if n == name)})"

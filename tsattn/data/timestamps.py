@@ -10,23 +10,28 @@ import pandas as pd
 from tsattn.data.steps import infer_step
 from tsattn.errors import DataError
 
+# digits are 0 to 9: numpy and torch read no others
 _CLOCK = (
-    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d+))?)?"
-    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-]\d{2}:?\d{2})?"
+    r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
+    r"(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-][0-9]{2}:?[0-9]{2})?"
 )
-_NUMERIC = re.compile(r"(?P<a>\d{1,4})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<c>\d{1,4})" + _CLOCK)
+_NUMERIC = re.compile(
+    r"(?P<a>[0-9]{1,4})(?P<s>[-/.])(?P<b>[0-9]{1,2})(?P=s)(?P<c>[0-9]{1,4})" + _CLOCK
+)
 _NAMED_MONTH = re.compile(
-    r"(?=.*\b\d{4}\b)"
+    r"(?=.*\b[0-9]{4}\b)"
     r"(?=.*\b(?i:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?i:uary|ruary|ch|il|ust|"
     r"ember|ober)?\b)[A-Za-z0-9 ,:./+-]{8,40}"
 )
-_QUARTER = re.compile(r"\d{4}[- ]?[Qq][1-4]")
+_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?$"
+_QUARTER = re.compile(r"[0-9]{4}[- ]?[Qq][1-4]")
 # digits alone are dates only in a column that is known to hold the time
 _COMPACT = {
-    re.compile(r"\d{8}"): "%Y%m%d",
-    re.compile(r"\d{4}-\d{2}"): "%Y-%m",
-    re.compile(r"\d{4}/\d{2}"): "%Y/%m",
-    re.compile(r"\d{4}"): "%Y",
+    re.compile(r"[0-9]{8}"): "%Y%m%d",
+    re.compile(r"[0-9]{4}-[0-9]{2}"): "%Y-%m",
+    re.compile(r"[0-9]{4}/[0-9]{2}"): "%Y/%m",
+    re.compile(r"[0-9]{4}"): "%Y",
 }
 _ORDERS = {
     "day first": ("c", "b", "a"),
@@ -43,11 +48,13 @@ class ParsedTimes:
         times: One per cell; NaT where a cell is no timestamp.
         notes: What was recognised.
         unread: Rows that are no timestamp.
+        offset: What the times are ahead of UTC, where the cells say so.
     """
 
     times: pd.DatetimeIndex
     notes: tuple[str, ...] = ()
     unread: tuple[int, ...] = ()
+    offset: pd.Timedelta | None = None
 
 
 def looks_like_time(cells: pd.Series, *, digits_count: bool) -> bool:
@@ -115,7 +122,7 @@ def _finish(times: pd.DatetimeIndex, notes: tuple[str, ...]) -> ParsedTimes:
 
 def _iso(cells: pd.Series) -> pd.DatetimeIndex | None:
     """Read plain ISO 8601 quickly, or return None."""
-    if not cells.str.match(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?)?$").all():
+    if not cells.str.match(_ISO).all():
         return None
     times = pd.to_datetime(cells, format="ISO8601", errors="coerce")
     return None if times.isna().any() else pd.DatetimeIndex(times).as_unit("us")
@@ -128,7 +135,7 @@ def _numeric_times(
     label: str,
     groups: Sequence[np.ndarray],
 ) -> ParsedTimes:
-    clock, notes = _clock(parts, label)
+    clock, notes, offset = _clock(parts, label)
     candidates = {
         order: _dates(parts, order) + clock for order in _possible_orders(parts, day_first)
     }
@@ -147,7 +154,7 @@ def _numeric_times(
     if len(candidates) == 1 and day_first is not None and chosen != "year first":
         why = "as --data.day_first says"
     notes = (f"dates: {chosen}{f' ({why})' if why else ''}", *notes)
-    return ParsedTimes(pd.DatetimeIndex(valid[chosen]), notes)
+    return ParsedTimes(pd.DatetimeIndex(valid[chosen]), notes, offset=offset)
 
 
 def _possible_orders(parts: pd.DataFrame, day_first: bool | None) -> tuple[str, ...]:
@@ -225,8 +232,13 @@ def _dates(parts: pd.DataFrame, order: str) -> np.ndarray:
     return np.where(exists, dates.astype("datetime64[us]"), np.datetime64("NaT", "us"))
 
 
-def _clock(parts: pd.DataFrame, label: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the time of day, less the zone's offset where offsets differ, and what was done."""
+def _clock(
+    parts: pd.DataFrame, label: str
+) -> tuple[np.ndarray, tuple[str, ...], pd.Timedelta | None]:
+    """Return the time of day, less the zone's offset where offsets differ, and what was done.
+
+    Last comes what the times that are returned are ahead of UTC, where that is known.
+    """
 
     def number(name: str) -> np.ndarray:
         return pd.to_numeric(parts[name]).fillna(0).to_numpy(np.int64)
@@ -241,14 +253,16 @@ def _clock(parts: pd.DataFrame, label: str) -> tuple[np.ndarray, tuple[str, ...]
     clock = np.where(bad, np.timedelta64("NaT", "us"), total.astype("timedelta64[us]"))
     zone = parts["zone"]
     if not zone.notna().any():
-        return clock, ()
+        return clock, (), None
     if zone.isna().any():
         raise DataError(
             f"{label}: some timestamps have a UTC offset and others none; write all of them alike"
         )
     offset = zone.where(~zone.str.upper().isin(["Z", "UTC"]), "+00:00").str.replace(":", "")
-    if offset.nunique() == 1:
-        return clock, (f"UTC offset {zone.iloc[0]} is dropped: times stay as written",)
     minutes = offset.str.slice(1, 3).astype(int) * 60 + offset.str.slice(3, 5).astype(int)
     signed = np.where(offset.str.startswith("-"), -minutes, minutes)
-    return clock - signed.astype("timedelta64[m]"), ("UTC offsets differ: times are taken in UTC",)
+    if offset.nunique() == 1:
+        note = f"UTC offset {zone.iloc[0]} is dropped: times stay as written"
+        return clock, (note,), pd.Timedelta(minutes=int(signed[0]))
+    note = "UTC offsets differ: times are taken in UTC"
+    return clock - signed.astype("timedelta64[m]"), (note,), pd.Timedelta(0)

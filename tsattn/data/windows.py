@@ -5,13 +5,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tsattn.data.covariates import RowCovariates
 from tsattn.errors import ConfigError
-from tsattn.tensors import Context, ContextMarks, Covariates, Horizon, HorizonMarks, Index
+from tsattn.ops.gaps import fill_gaps
+from tsattn.tensors import (
+    Context,
+    ContextMarks,
+    Covariates,
+    Horizon,
+    HorizonMarks,
+    Index,
+    ObservedContext,
+    ObservedHorizon,
+)
 
 
 class WindowBatch(NamedTuple):
@@ -24,6 +34,10 @@ class WindowBatch(NamedTuple):
         future_marks_BHM: Calendar features of the horizon rows.
         index_B: Index of every window within its `Windows`.
         covariates: What else is known; None where nothing is.
+        observed_past_BTC: Which steps of the context were observed, for networks that are to know;
+            None where all were, or gaps are filled. Others are 0.
+        observed_future_BHC: Which steps of the horizon were observed and can be scored; None where
+            all were. Others are 0.
     """
 
     past_BTC: Context
@@ -32,11 +46,20 @@ class WindowBatch(NamedTuple):
     future_marks_BHM: HorizonMarks
     index_B: Index
     covariates: Covariates | None = None
+    observed_past_BTC: ObservedContext | None = None
+    observed_future_BHC: ObservedHorizon | None = None
 
     @property
     def extras(self) -> dict[str, Any]:
         """What a network takes by keyword, where there is any."""
-        return {} if self.covariates is None else {"covariates": self.covariates}
+        given = {"covariates": self.covariates, "observed_BTC": self.observed_past_BTC}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def truth(self) -> Tensor:
+        """Return the horizon rows [B, H, C], NaN where they were not observed."""
+        if self.observed_future_BHC is None:
+            return self.future_BHC
+        return torch.where(self.observed_future_BHC, self.future_BHC, torch.nan)
 
 
 class Windows(Dataset[WindowBatch]):
@@ -53,6 +76,10 @@ class Windows(Dataset[WindowBatch]):
         context: Context rows of a window.
         horizon: Horizon rows of a window.
         covariates: Covariates of the same rows, where there are any.
+        observed_RC: Which values were observed; the others have to be 0. None: all.
+        fill: Whether every window fills the gaps of its own context (`tsattn.ops.gaps.fill_gaps`)
+            instead of saying where they are. No row outside the context is looked at, so nothing
+            of the horizon shows in it.
 
     Example:
         >>> rows = torch.arange(10.0).unsqueeze(1)
@@ -71,6 +98,9 @@ class Windows(Dataset[WindowBatch]):
         context: int,
         horizon: int,
         covariates: RowCovariates | None = None,
+        observed_RC: Bool[Tensor, "R C"] | None = None,
+        *,
+        fill: bool = False,
     ) -> None:
         self.covariates = covariates
         self.values_RC = values_RC.contiguous()
@@ -79,6 +109,8 @@ class Windows(Dataset[WindowBatch]):
         self.series_W = series_W
         self.context = context
         self.horizon = horizon
+        self.observed_RC = None if observed_RC is None else observed_RC.contiguous()
+        self.fill = fill
         last = len(values_RC) - context - horizon
         if len(starts_W) and not 0 <= int(starts_W.min()) <= int(starts_W.max()) <= last:
             raise IndexError(
@@ -99,7 +131,7 @@ class Windows(Dataset[WindowBatch]):
         starts_B = self.starts_W.index_select(0, index_B)
         values_BLC = self._gather(self.values_RC, starts_B)
         marks_BLM = self._gather(self.marks_RM, starts_B)
-        return WindowBatch(
+        batch = WindowBatch(
             past_BTC=values_BLC[:, : self.context],
             future_BHC=values_BLC[:, self.context :],
             past_marks_BTM=marks_BLM[:, : self.context],
@@ -107,6 +139,16 @@ class Windows(Dataset[WindowBatch]):
             index_B=index_B,
             covariates=self._covariates(starts_B, index_B),
         )
+        return batch if self.observed_RC is None else self._with_gaps(batch, starts_B)
+
+    def _with_gaps(self, batch: WindowBatch, starts_B: Tensor) -> WindowBatch:
+        assert self.observed_RC is not None
+        observed_BLC = self._gather(self.observed_RC, starts_B)
+        past, future = observed_BLC[:, : self.context], observed_BLC[:, self.context :]
+        if self.fill:
+            filled = fill_gaps(batch.past_BTC, past)
+            return batch._replace(past_BTC=filled, observed_future_BHC=future)
+        return batch._replace(observed_past_BTC=past, observed_future_BHC=future)
 
     def _index(self, indices: int | slice | Sequence[int] | Tensor) -> Tensor:
         if isinstance(indices, slice):
@@ -132,6 +174,16 @@ class Windows(Dataset[WindowBatch]):
             return rows_RF.new_empty(len(starts_B), length, width)
         overlapping = rows_RF.as_strided((num_rows - length + 1, length, width), (width, width, 1))
         return overlapping.index_select(0, starts_B)
+
+
+def split_missing(
+    values_RC: Float[Tensor, "R C"],
+) -> tuple[Float[Tensor, "R C"], Bool[Tensor, "R C"] | None]:
+    """Return values with 0 for NaN, and which were there, or None where all were."""
+    missing_RC = torch.isnan(values_RC)
+    if not missing_RC.any():
+        return values_RC, None
+    return values_RC.masked_fill(missing_RC, 0.0), ~missing_RC
 
 
 class WindowSampler(DistributedSampler[Tensor]):

@@ -104,9 +104,11 @@ def _taken(
         if len(ripe_H):
             past = window - delay_H[ripe_H]
             news_HK = scores_WHK[past, ripe_H]
+            known_HK = ~news_HK.isnan()  # truth that was not observed teaches nothing
             missed_LHK = (news_HK > taken_LWHK[:, past, ripe_H]).double()
-            alpha_LHK[:, ripe_H] += gamma * (aims_L11 - missed_LHK)
-            pool_HKM[ripe_H, :, past % size] = news_HK
+            alpha_LHK[:, ripe_H] += gamma * (aims_L11 - missed_LHK) * known_HK
+            old_HK = pool_HKM[ripe_H, :, past % size]
+            pool_HKM[ripe_H, :, past % size] = torch.where(known_HK, news_HK, old_HK)
         rank_LHK = ((size + 1) * (1 - alpha_LHK)).sub(1e-9).ceil().clamp(1, size).long()
         ordered_HKM = pool_HKM.sort(dim=-1).values
         taken_HKL = ordered_HKM.gather(-1, (rank_LHK - 1).permute(1, 2, 0))

@@ -59,7 +59,7 @@ class Backtest:
         names: the channels, or the series of a long frame, in the frame's order.
         cutoffs_WK: the last timestamp that each window sees, windows x names.
         forecast_WHK: float64 forecasts by unit (`UNITS`), windows x horizon x names.
-        truth_WHK: the truth, likewise.
+        truth_WHK: the truth, likewise, NaN where it was not observed.
         naive_WK: by unit, what the seasonal naive forecast errs within each window's context.
         notes: what was recognised in the source.
         bands: standardised intervals by level in percent; mostly none.
@@ -102,8 +102,8 @@ class Backtest:
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
             also its ``cutoff``, the latest where series end at different times), the five scores,
-            and two of every level; NaN where a score is not defined. A mean over channels in
-            original units mixes units where the channels do.
+            and two of every level, over the observed truth; NaN where a score is not defined. A
+            mean over channels in original units mixes units where the channels do.
 
         Raises:
             ConfigError: an unknown name.
@@ -128,14 +128,16 @@ class Backtest:
             columns[axis] = np.array(self.names)[place] if axis == "channel" else place + 1
             if axis == "window" and "channel" in kept:
                 channel = places[kept.index("channel")]
-                columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK[place, channel])
+                columns["cutoff"] = pd.Index(self.cutoffs_WK[place, channel])
             elif axis == "window":
-                columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK.max(axis=1)[place])
+                columns["cutoff"] = pd.Index(self.cutoffs_WK.max(axis=1)[place])
         named = {name: scores[name].numpy() for name in SCORES}
         return pd.DataFrame(columns | named | self.band_scores(unit, kept))
 
     def band_scores(self, unit: str, kept: list[str]) -> dict[str, np.ndarray]:
         """Return the columns ``coverage-80`` and ``width-80`` of every level, a row for each group.
+
+        Coverage is that of the observed truth.
 
         Args:
             unit: one of `UNITS`, for the width.
@@ -145,11 +147,12 @@ class Backtest:
         scores: dict[str, np.ndarray] = {}
         for level, band in sorted(self.bands.items()):
             inside_WHK = (band.lower_WHK <= truth_WHK) & (truth_WHK <= band.upper_WHK)
+            covered_WHK = torch.where(truth_WHK.isnan(), torch.nan, inside_WHK.double())
             width_WHK = band.upper_WHK - band.lower_WHK
             if unit == "original" and self.scale_K is not None:
                 width_WHK = width_WHK * self.scale_K
-            for name, values_WHK in (("coverage", inside_WHK.double()), ("width", width_WHK)):
-                grouped = self._grouped(values_WHK, kept).mean(0)
+            for name, values_WHK in (("coverage", covered_WHK), ("width", width_WHK)):
+                grouped = self._grouped(values_WHK, kept).nanmean(0)
                 scores[f"{name}-{level:.12g}"] = grouped.numpy()
         return scores
 
@@ -193,6 +196,7 @@ def evaluate(
         starts_W,
         together,
         covariates_of(history, calendar, trained, together),
+        fill=history.treatment.missing == "interpolate",
     )
     return scored(ahead, history, trained, starts_W, asked)
 
@@ -218,7 +222,7 @@ def scored(
     mean_K, scale_K = scaler.mean_SC[0], scaler.scale_SC[0]
     naive = naive_error(context, trained.season)
     cutoff_rows_KW = history.rows_KN[:, (starts_W + trained.context - 1).numpy()]
-    moments = history.times.tz_localize(None).to_numpy()
+    moments = history.plain(history.times)
     standardised = ((truth - mean_K) / scale_K).float().double()
     made = Backtest(
         names=history.names,

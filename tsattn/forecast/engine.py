@@ -10,12 +10,15 @@ from torch import Tensor
 from tsattn.data.calendar import calendar_marks, future_times
 from tsattn.data.covariates import RowCovariates
 from tsattn.data.scaling import Scaler
-from tsattn.data.windows import Windows
-from tsattn.errors import DataError
+from tsattn.data.steps import follows
+from tsattn.data.windows import Windows, split_missing
+from tsattn.data.zones import wall_time
+from tsattn.errors import CheckpointError, DataError
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
+from tsattn.training.calling import forecast_of
 
 _VALUES = 1 << 21
 """Numbers of the windows that are forecast together, 8 MiB in float32."""
@@ -80,7 +83,13 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
     past = tuple(history.times[rows] for rows in rows_UN)
     try:
         future = tuple(
-            future_times(one[-1], trained.step, trained.horizon).as_unit("us") for one in past
+            future_times(
+                one[-1],
+                trained.step,
+                trained.horizon,
+                by_wall=follows(wall_time(one), trained.step),
+            ).as_unit("us")
+            for one in past
         )
     except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
         raise DataError(
@@ -109,21 +118,28 @@ def forecast_windows(
     starts_W: Tensor,
     together: tuple[int, ...] | None,
     covariates: NameCovariates | None = None,
+    *,
+    fill: bool = False,
 ) -> Ahead:
     """Return standardised forecasts of windows.
 
     Args:
         network: the network, of all channels or of one.
-        values_RK: standardised rows of every name; those of the last horizon may be anything.
+        values_RK: standardised rows of every name, NaN where a value is missing; those of the last
+            horizon may be any numbers.
         calendar: timestamps of all rows.
         trained: what the network was trained on.
         starts_W: the first row of every window.
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
         covariates: of every name, over the rows, where the network takes any.
+        fill: fill the gaps of every window from its own context, instead of telling the network
+            where they are.
     """
     features = trained.calendar if network.uses_calendar else ()
     marks_URM = calendar.marks(features)[:, : len(values_RK)]
+    if trained.integers:
+        marks_URM = torch.zeros_like(marks_URM)
     if together is None:
         values_SRC = values_RK.T.unsqueeze(-1)
         marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]
@@ -132,14 +148,17 @@ def forecast_windows(
         values_SRC, marks_SRM = values_RK[:, order].unsqueeze(0), marks_URM
     num_series, num_rows = values_SRC.shape[:2]
     firsts_S = torch.arange(num_series) * num_rows
+    values, observed = split_missing(values_SRC.flatten(0, 1))
     windows = Windows(
-        values_SRC.flatten(0, 1),
+        values,
         marks_SRM.flatten(0, 1),
         (firsts_S.unsqueeze(1) + starts_W).flatten(),
         torch.arange(num_series).repeat_interleave(len(starts_W)),
         trained.context,
         trained.horizon,
         covariates.rows(num_series, num_rows) if covariates else None,
+        observed,
+        fill=fill,
     )
 
     def by_name(y_WHC: Tensor) -> Tensor:
@@ -160,12 +179,44 @@ def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            marks = batch.past_marks_BTM, batch.future_marks_BHM
-            forecast = network(batch.past_BTC, *marks, **batch.extras)
+            forecast = forecast_of(network, batch)
             parts.append(forecast.mean.float())
             if forecast.quantiles is not None:
                 quantiles.append(forecast.quantiles.float())
     return Ahead(torch.cat(parts), torch.cat(quantiles) if quantiles else None)
+
+
+def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -> None:
+    """Forecast one window of zeros, so that a network that cannot is refused when it is loaded.
+
+    Args:
+        network: as its checkpoint's record describes it.
+        trained: what it was trained on.
+        source: what messages call the checkpoint.
+
+    Raises:
+        CheckpointError: the network fails, or its forecast is of another shape or not finite.
+    """
+    rows, channels = trained.context + trained.horizon, network.channels
+    window = Windows(
+        torch.zeros(rows, channels),
+        torch.zeros(rows, len(trained.calendar)),
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+        trained.context,
+        trained.horizon,
+    )
+    try:
+        y_1HC = _run(network, window).mean_WHK
+    except Exception as error:  # a network that was tampered with can fail in any way
+        raise CheckpointError(
+            f"{source}: its network cannot forecast: {error}; take another checkpoint"
+        ) from error
+    if y_1HC.shape != (1, trained.horizon, channels) or not y_1HC.isfinite().all():
+        raise CheckpointError(
+            f"{source}: its network forecasts no finite numbers of [1, {trained.horizon}, "
+            f"{channels}]; take another checkpoint"
+        )
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from tsattn.data.panel import Step
 from tsattn.data.regularity import regular_step
-from tsattn.data.steps import follows, infer_step, step_text
+from tsattn.data.steps import follows
 from tsattn.data.table import Table
+from tsattn.data.zones import clocks
 from tsattn.errors import DataError
 
 
@@ -36,13 +37,12 @@ def require_step(
     """
     if rows_KN.shape[1] < 2:
         return
-    wall = times.tz_localize(None)
-    even_K = _even(wall, rows_KN, step)
-    if times.tz is not None:
-        even_K |= _even(times.tz_convert("UTC").tz_localize(None), rows_KN, step)
+    even_K = np.zeros(len(rows_KN), dtype=bool)
+    for clock in clocks(times):
+        even_K |= _even(clock, rows_KN, step)
     if not even_K.all():
         name = int(np.flatnonzero(~even_K)[0])
-        raise _uneven(table, wall, rows_KN[name], suffixes[name], step)
+        raise _uneven(table, times, rows_KN[name], suffixes[name], step)
 
 
 def _even(times: pd.DatetimeIndex, rows_KN: np.ndarray, step: Step) -> np.ndarray:
@@ -58,10 +58,8 @@ def _uneven(
     table: Table, times: pd.DatetimeIndex, rows: np.ndarray, suffix: str, step: Step
 ) -> DataError:
     label = f"{table.label}{suffix}"
-    found = infer_step(times[rows])
-    if found is None:
-        found = regular_step(table, times, rows, suffix)  # raises, with the rows
+    found = regular_step(table, times, rows, suffix)  # raises, with the rows
     return DataError(
-        f"{label}: the step of the last rows is {step_text(found)}, that of the training "
-        f"{step_text(step)}; resample the data, or train a network on this step"
+        f"{label}: the step of the last rows is {table.apart(found)}, that of the training "
+        f"{table.apart(step)}; resample the data, or train a network on this step"
     )

@@ -10,10 +10,17 @@ from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
 from tsattn.forecast.covariates import covariates_ahead, require_known, split_ahead
-from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
-from tsattn.forecast.history import History, read_history
+from tsattn.forecast.engine import (
+    calendar_of,
+    forecast_windows,
+    require_finite,
+    require_forecasts,
+    scaler_of,
+)
+from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Bands, Intervals, checked_levels, in_original, intervals_of
 from tsattn.forecast.outlook import Outlook
+from tsattn.forecast.reading import read_history
 from tsattn.forecast.sources import Frame, Source, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
@@ -74,6 +81,7 @@ class Forecaster:
         file = _checkpoint(path)
         loaded, record = load_trained(file, network)
         trained = trained_of(record, loaded, str(file))
+        require_forecasts(loaded, trained, str(file))
         intervals = intervals_of(record, loaded, trained, str(file))
         run = RunFolder(path) if path.is_dir() and file != path else None
         return cls(loaded, trained, intervals, run)
@@ -118,7 +126,8 @@ class Forecaster:
                 on keep their scale, and none has to be there. Only networks that treat channels
                 alike and apart can.
             sort: order the rows of each series by time first.
-            reading: how to read a file where its content does not say so itself.
+            reading: how to read a file where its content does not say so itself, and what to do
+                with missing values and irregular timestamps; by default what was done in training.
 
         Returns:
             A frame of the same library and shape, in original units: the source's time column and
@@ -165,9 +174,9 @@ class Forecaster:
                 "backtest; take conformal"
             )
         network = self._network(new_series=new_series)
-        source = open_source(frame, reading)
-        source, ahead = self._ahead(source, future, sort, reading)
+        source, rows_ahead = self._ahead(open_source(frame, reading), future, sort, reading)
         history = self._history(source, self.context, "the context", new_series, sort)
+        history.require_something()
         scaler = scaler_of(history, self.trained)
         calendar = calendar_of(history, self.trained)
         values_NK = scaler.standardise(history.values_KN.T)
@@ -180,7 +189,8 @@ class Forecaster:
             self.trained,
             torch.zeros(1, dtype=torch.int64),
             together,
-            covariates_ahead(history, calendar, self.trained, together, ahead),
+            covariates_ahead(history, calendar, self.trained, together, rows_ahead),
+            fill=history.treatment.missing == "interpolate",
         )
         require_finite(ahead.mean_WHK, history)
         mean_1HK = scaler.to_original(ahead.mean_WHK, torch.zeros(1, dtype=torch.int64))

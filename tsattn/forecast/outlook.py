@@ -31,9 +31,10 @@ class Outlook:
     bands: Mapping[float, Band] = field(default_factory=dict)
 
     @property
-    def times(self) -> tuple[pd.DatetimeIndex, ...]:
-        """The horizon's timestamps of every name."""
-        return tuple(self.calendar.future[which] for which in self.calendar.which_K)
+    def times(self) -> tuple[pd.Index, ...]:
+        """The horizon's timestamps of every name, as the source writes them."""
+        future = [self.history.shown(one) for one in self.calendar.future]
+        return tuple(future[which] for which in self.calendar.which_K)
 
     def frame(self) -> Any:
         """Return a frame of the source's own library and shape, the horizon's rows only.
@@ -57,7 +58,7 @@ class Outlook:
         for label in source.labels:
             if label not in means:
                 if label in (time, ""):  # the others are covariates
-                    columns[time] = self.calendar.future[0]
+                    columns[time] = history.shown(self.calendar.future[0])
                 continue
             columns[label] = means[label]
             place = history.labels.index(label)
@@ -68,12 +69,12 @@ class Outlook:
     def _long(self) -> dict[Any, Any]:
         history, calendar = self.history, self.calendar
         horizon = self.mean_KH.shape[1]
-        moments_UH = np.stack([one.asi8 for one in calendar.future])
-        zone = calendar.future[0].tz
-        stamps = pd.DatetimeIndex(moments_UH[calendar.which_K].reshape(-1).view("datetime64[us]"))
+        future = [history.shown(one) for one in calendar.future]
+        stamps = future[0].append(future[1:])
+        rows_UH = np.arange(len(stamps)).reshape(-1, horizon)
         cells: dict[str, Any] = {
-            "unique_id": pd.Index(list(history.labels)).repeat(horizon),
-            "ds": stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone),
+            "unique_id": pd.Index(list(history.labels)).repeat(horizon).to_numpy(),
+            "ds": stamps[rows_UH[calendar.which_K].reshape(-1)],
             "y": self.mean_KH.reshape(-1),
         }
         source = history.source

@@ -51,8 +51,8 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
     shown = list(range(len(history.names)))[-PANELS:]
     figure, axes = _figure(len(shown))
     for axis, place in zip(axes, shown, strict=False):
-        seen = history.times[history.rows_KN[place, -tail:]].tz_localize(None)
-        unseen = outlook.times[place].tz_localize(None)
+        seen = history.plain(history.times[history.rows_KN[place, -tail:]])
+        unseen = history.plain(outlook.calendar.future[outlook.calendar.which_K[place]])
         axis.plot(seen, history.values_KN[place, -tail:], color=_PAST, linewidth=0.9)
         for level, band in sorted(outlook.bands.items(), reverse=True):
             ends = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
@@ -63,7 +63,8 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
         axis.axvline(unseen[0], color="#999999", linewidth=0.7, linestyle=":")
         axis.set_title(history.names[place], fontsize=9, loc="left")
         axis.tick_params(labelsize=7)
-        axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
+        if not history.source.table.integers:
+            axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
     axes[0].legend(fontsize=7, loc="upper left", frameon=False)
     figure.savefig(path, dpi=130, format="png")
 

@@ -28,6 +28,7 @@ class Source:
         library: whose frame it is, and whose frame the forecast becomes.
         index: whether the time is the frame's index (and the table's first column).
         period: the frequency of a `pandas.PeriodIndex`, else None.
+        zone: the time zone in which it writes its timestamps, None where it names none.
     """
 
     table: Table
@@ -36,6 +37,7 @@ class Source:
     library: Literal["pandas", "polars"] = "pandas"
     index: bool = False
     period: Any = None
+    zone: Any = None
 
     @property
     def layout(self) -> Layout:
@@ -52,8 +54,8 @@ class Source:
         if not self.index:
             return pd.DataFrame(columns)
         time, *names = columns
-        index = pd.DatetimeIndex(columns[time])
-        index = index if self.period is None else index.to_period(self.period)
+        index = pd.Index(columns[time])
+        index = index if self.period is None else pd.DatetimeIndex(index).to_period(self.period)
         return pd.DataFrame({name: columns[name] for name in names}, index=index.rename(time))
 
 
@@ -98,11 +100,24 @@ def _from_polars(frame: Any, reading: Reading) -> Source:
         raise DataError(
             f"a polars {type(frame).__name__} is no frame; expected a DataFrame or LazyFrame"
         )
-    columns = {one.name: one.to_numpy() for one in collected.get_columns()}
+    columns = {one.name: _to_pandas(one) for one in collected.get_columns()}
     return Source(frame_table(pd.DataFrame(columns)), reading, tuple(columns), library="polars")
 
 
+def _to_pandas(column: Any) -> Any:
+    """Return a polars column for pandas, timestamps with their time zone."""
+    zone = getattr(column.dtype, "time_zone", None)
+    cells = column.to_numpy()
+    return cells if zone is None else pd.DatetimeIndex(cells).tz_localize("UTC").tz_convert(zone)
+
+
 def _for_polars(cells: Any) -> Any:
-    if isinstance(cells, pd.DatetimeIndex):
-        return cells.tz_localize(None).to_numpy()
-    return cells.to_numpy() if isinstance(cells, pd.Index) else cells
+    """Return a column for polars, timestamps with their time zone."""
+    import polars as pl
+
+    if not isinstance(cells, pd.DatetimeIndex):
+        return cells.to_numpy() if isinstance(cells, pd.Index) else cells
+    if cells.tz is None:
+        return cells.to_numpy()
+    moments = pl.Series(cells.tz_convert("UTC").tz_localize(None).to_numpy())
+    return moments.dt.replace_time_zone("UTC").dt.convert_time_zone(str(cells.tz))

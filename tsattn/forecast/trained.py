@@ -12,6 +12,7 @@ from tsattn.data.covariates import FittedCovariates, recorded_covariates
 from tsattn.data.panel import Layout, Step
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import decode_step
+from tsattn.data.treatment import STRICT, Treatment, treatment_from
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
 from tsattn.tensors import CovariateSizes
@@ -35,6 +36,8 @@ class Trained:
         calendar: calendar features, in the order of the marks.
         scaler: mean and deviation of the training rows, one column per name.
         covariates: what helps to forecast, where there is anything.
+        treatment: what was done with missing values and irregular timestamps.
+        integers: whether time was counted in steps, without a calendar.
     """
 
     layout: Layout
@@ -47,6 +50,8 @@ class Trained:
     calendar: tuple[str, ...]
     scaler: Scaler
     covariates: FittedCovariates | None = None
+    treatment: Treatment = STRICT
+    integers: bool = False
 
     @property
     def kind(self) -> str:
@@ -109,6 +114,8 @@ def _parse(data: Mapping[str, Any]) -> Trained:
             data["scaler_scale"].double().reshape(1, -1),
         ),
         covariates=recorded_covariates(data),
+        treatment=treatment_from(data.get("treatment")),
+        integers=bool(data.get("integers", False)),
     )
 
 

@@ -16,6 +16,7 @@ from tsattn.tensors import (
     CovariateSizes,
     Horizon,
     HorizonMarks,
+    ObservedContext,
 )
 
 
@@ -134,6 +135,7 @@ class ForecastNetwork(nn.Module):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the horizon of each window.
 
@@ -142,6 +144,9 @@ class ForecastNetwork(nn.Module):
             marks_BTM: calendar features of the context, for networks that use them.
             future_marks_BHM: calendar features of the horizon.
             covariates: what else is known, for networks that were built for it.
+            observed_BTC: which steps were observed; what the window holds at the others does not
+                matter, as long as it is finite. None means all, and so does a mask that is True
+                everywhere, to the last bit.
         """
         raise NotImplementedError
 
@@ -153,12 +158,17 @@ class ForecastNetwork(nn.Module):
         """
         return None
 
-    def check_window(self, x_BTC: Tensor) -> None:
+    def check_window(self, x_BTC: Tensor, observed_BTC: Tensor | None = None) -> None:
         """Refuse a window of another shape than the network was built for.
 
         Raises:
             ValueError: with the shape given and the shape expected.
         """
+        if observed_BTC is not None and observed_BTC.shape != x_BTC.shape:
+            raise ValueError(
+                f"{type(self).__name__} expects observed steps of the window's shape "
+                f"{list(x_BTC.shape)}, got {list(observed_BTC.shape)}"
+            )
         if x_BTC.ndim != 3 or x_BTC.shape[1:] != (self.context, self.channels):
             raise ValueError(
                 f"{type(self).__name__} expects windows of [batch, context {self.context}, "

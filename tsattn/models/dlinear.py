@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from tsattn.models.base import Forecast, ForecastNetwork
 from tsattn.nn import ForecastHead
-from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
+from tsattn.ops.gaps import fill_gaps
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
 
 
 class DLinear(ForecastNetwork):
@@ -52,9 +53,16 @@ class DLinear(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
-        """Forecast every channel from its own window; calendar features are not used."""
-        self.check_window(x_BTC)
+        """Forecast every channel from its own window; calendar features are not used.
+
+        Steps that were not observed lie on a straight line between those that were
+        (`tsattn.ops.gaps.fill_gaps`).
+        """
+        self.check_window(x_BTC, observed_BTC)
+        if observed_BTC is not None:
+            x_BTC = fill_gaps(x_BTC, observed_BTC)
         x_BCT = x_BTC.transpose(1, 2)
         trend = self._moving_average(x_BCT)
         return Forecast((self.trend(trend) + self.season(x_BCT - trend)).transpose(1, 2))

@@ -1,9 +1,15 @@
-"""The floors: forecasts without a parameter, below which no network is worth its electricity."""
+"""The floors: forecasts without a parameter, below which no network is worth its electricity.
+
+Steps that were not observed lie on a straight line between those that were
+(`tsattn.ops.gaps.fill_gaps`); `WindowMean` leaves them out.
+"""
 
 import torch
 
 from tsattn.models.base import Forecast, ForecastNetwork
-from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
+from tsattn.nn.norm import window_mean
+from tsattn.ops.gaps import fill_gaps
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
 
 
 class LastValue(ForecastNetwork):
@@ -16,9 +22,12 @@ class LastValue(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the last value."""
-        self.check_window(x_BTC)
+        self.check_window(x_BTC, observed_BTC)
+        if observed_BTC is not None:
+            x_BTC = fill_gaps(x_BTC, observed_BTC)
         return Forecast(x_BTC[:, -1:].expand(-1, self.horizon, -1))
 
 
@@ -48,9 +57,12 @@ class SeasonalNaive(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the values one season earlier."""
-        self.check_window(x_BTC)
+        self.check_window(x_BTC, observed_BTC)
+        if observed_BTC is not None:
+            x_BTC = fill_gaps(x_BTC, observed_BTC)
         step = torch.arange(self.horizon, device=x_BTC.device) % self.season
         return Forecast(x_BTC[:, self.context - self.season + step])
 
@@ -65,7 +77,9 @@ class WindowMean(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the mean."""
-        self.check_window(x_BTC)
-        return Forecast(x_BTC.mean(dim=1, keepdim=True).expand(-1, self.horizon, -1))
+        self.check_window(x_BTC, observed_BTC)
+        mean_B1C = window_mean(x_BTC, observed_BTC)
+        return Forecast(mean_B1C.expand(-1, self.horizon, -1))

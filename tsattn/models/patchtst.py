@@ -27,7 +27,7 @@ from tsattn.nn.covariates import PatchCovariates, Told
 from tsattn.nn.norm import NormKind, WindowStatistics
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
-from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
 
 _CACHED_FEATURES = 1 << 19
 """Tokens times width of the channels that are evaluated together: 2 MiB in float32."""
@@ -181,17 +181,21 @@ class PatchTST(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast every channel from its own window and the covariates, without the calendar.
+
+        Level and spread are those of the observed steps. The others are at the level, 0 once it is
+        taken out, and each patch is scaled by its steps over those observed, see `PatchEmbedding`.
 
         Raises:
             ValueError: a window or covariates of another shape than built for.
         """
-        self.check_window(x_BTC)
+        self.check_window(x_BTC, observed_BTC)
         told = self._told(x_BTC.shape[0], covariates)
-        x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
+        x, statistics = self._normalise(x_BTC, observed_BTC)
         forecast = self._in_parts if self._evaluates_in_parts else self._forecast
-        y_BCH, losses = forecast(x, told)
+        y_BCH, losses = forecast(x, observed_BTC, told)
         if self.levels:
             return self._with_quantiles(self.levels, y_BCH, statistics, losses)
         y_BHC = y_BCH.transpose(1, 2)
@@ -215,6 +219,13 @@ class PatchTST(ForecastNetwork):
             return None
         return self.covariates(covariates, self.embed)
 
+    def _normalise(
+        self, x_BTC: Tensor, observed_BTC: Tensor | None
+    ) -> tuple[Tensor, WindowStatistics | None]:
+        if self.revin:
+            return self.revin.normalise(x_BTC, observed_BTC)
+        return x_BTC if observed_BTC is None else torch.where(observed_BTC, x_BTC, 0.0), None
+
     def _with_quantiles(
         self,
         levels: QuantileLevels,
@@ -232,9 +243,13 @@ class PatchTST(ForecastNetwork):
         return Forecast(median_BHC, levels.join(median_BHC, gaps_BHCG), losses)
 
     def _forecast(
-        self, x_BTC: Tensor, told: Told | None, head_weight: Tensor | None = None
+        self,
+        x_BTC: Tensor,
+        observed_BTC: Tensor | None,
+        told: Told | None,
+        head_weight: Tensor | None = None,
     ) -> tuple[Tensor, Losses]:
-        tokens = self.embed(x_BTC)
+        tokens = self.embed(x_BTC, observed_BTC)
         if told is not None:
             tokens = tokens + told.tokens_BPD.unsqueeze(1)
         x_BPD, losses = self._apply_layers(tokens.flatten(0, 1))
@@ -244,19 +259,27 @@ class PatchTST(ForecastNetwork):
             y_BCH = self.covariates.added_to(y_BCH, tokens, told)
         return y_BCH, losses
 
-    def _in_parts(self, x_BTC: Tensor, told: Told | None) -> tuple[Tensor, Losses]:
+    def _in_parts(
+        self, x_BTC: Tensor, observed_BTC: Tensor | None, told: Told | None
+    ) -> tuple[Tensor, Losses]:
         """Forecast few channels at a time, as windows of their own, whose tokens fit a cache."""
         batch, context, channels = x_BTC.shape
-        windows = x_BTC.transpose(1, 2).reshape(-1, context, 1)
         size = max(1, _CACHED_FEATURES // self.head.features)
-        parts = torch.split(windows, size)
-        weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
-        tellings: list[Told | None] = [None] * len(parts)
+
+        def cut(values_BTC: Tensor) -> tuple[Tensor, ...]:
+            return torch.split(values_BTC.transpose(1, 2).reshape(-1, context, 1), size)
+
+        parts = cut(x_BTC)
+        seen: Sequence[Tensor | None] = [None] * len(parts)
+        tellings: Sequence[Told | None] = seen
+        if observed_BTC is not None:
+            seen = cut(observed_BTC)
         if told is not None:
             rows = torch.arange(batch, device=x_BTC.device).repeat_interleave(channels)
             tellings = [told.of(some) for some in torch.split(rows, size)]
-        pairs = zip(parts, tellings, strict=True)
-        forecasts = [self._forecast(part, one, weight)[0] for part, one in pairs]
+        weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
+        triples = zip(parts, seen, tellings, strict=True)
+        forecasts = [self._forecast(*triple, weight)[0] for triple in triples]
         return torch.cat(forecasts).view(batch, channels, -1), {}
 
     @property

@@ -22,7 +22,7 @@ from tsattn.nn import (
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
-from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
 
 
 class EncoderDecoderTransformer(ForecastNetwork):
@@ -150,17 +150,23 @@ class EncoderDecoderTransformer(ForecastNetwork):
         future_marks_BHM: HorizonMarks | None = None,
         *,
         covariates: Covariates | None = None,
+        observed_BTC: ObservedContext | None = None,
     ) -> Forecast:
         """Forecast the horizon from the window, the calendar of both, and the covariates.
+
+        A value that was not observed is 0, the mean of the training rows; a step of which nothing
+        was is its position and calendar.
 
         Raises:
             ValueError: a window, calendar features or covariates of another shape than built for.
         """
-        self.check_window(x_BTC)
+        self.check_window(x_BTC, observed_BTC)
         self._check_marks(x_BTC.shape[0], marks_BTM, future_marks_BHM)
         self.check_covariates(x_BTC.shape[0], covariates)
         if covariates is not None:
             marks_BTM, future_marks_BHM = self._beside(covariates, marks_BTM, future_marks_BHM)
+        if observed_BTC is not None:
+            x_BTC = torch.where(observed_BTC, x_BTC, 0.0)
         losses: Losses = {}
         memory = self.encoder_embed(x_BTC, marks_BTM)
         for layer in self.encoder:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tsattn.nn.dropout import Dropout
 from tsattn.nn.linear import Linear
-from tsattn.tensors import Context
+from tsattn.tensors import Context, ObservedContext
 
 
 class PatchEmbedding(nn.Module):
@@ -16,6 +16,10 @@ class PatchEmbedding(nn.Module):
 
     Token p is ``W x[p * stride : p * stride + patch_length] + b + position_p``. With
     ``end_padding`` the last value is repeated ``stride`` times first, which adds one patch.
+
+    Where steps were not observed, they count as 0 and the patch is scaled by its length over its
+    observed steps, ``W x (patch_length / observed) + b + position_p``, so that its size does not
+    tell how much was there; of a patch without any, ``b + position_p`` is left.
 
     Args:
         context: length of the window.
@@ -28,7 +32,8 @@ class PatchEmbedding(nn.Module):
     Raises:
         ValueError: a patch longer than the context, or a length or stride below one.
 
-    Source: Nie et al. 2023, "A time series is worth 64 words", section 3.1.
+    Source: Nie et al. 2023, "A time series is worth 64 words", section 3.1; the scale is that of
+    partial convolutions, Liu et al. 2018, "Image inpainting for irregular holes", equation 1.
     """
 
     def __init__(
@@ -56,11 +61,20 @@ class PatchEmbedding(nn.Module):
         self.position = nn.Parameter(torch.empty(self.num_patches, d_model).uniform_(-0.02, 0.02))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x_BTC: Context) -> Tensor:
-        """Return the tokens [B, C, P, D]."""
-        return self.dropout(self.project(self.cut(x_BTC)) + self.position)
+    def forward(self, x_BTC: Context, observed_BTC: ObservedContext | None = None) -> Tensor:
+        """Return the tokens [B, C, P, D].
 
-    def cut(self, x_BTC: Context) -> Tensor:
+        Args:
+            x_BTC: windows.
+            observed_BTC: which steps were observed; None means all.
+        """
+        patches = self.cut(x_BTC)
+        if observed_BTC is not None:
+            seen = self.cut(observed_BTC.to(x_BTC.dtype))
+            patches = patches * seen * (self.patch_length / seen.sum(-1, keepdim=True).clamp_min(1))
+        return self.dropout(self.project(patches) + self.position)
+
+    def cut(self, x_BTC: Tensor) -> Tensor:
         """Return the patches [B, C, P, patch_length]."""
         x_BCT = x_BTC.transpose(1, 2)
         if self.padding:

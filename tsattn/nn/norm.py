@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tsattn.ops import add_dropout, add_dropout_batch_norm, add_dropout_layer_norm
-from tsattn.tensors import Context, Horizon, Tokens
+from tsattn.tensors import Context, Horizon, ObservedContext, Tokens
 
 NormKind = Literal["batch", "layer"]
 
@@ -16,6 +16,29 @@ class WindowStatistics(NamedTuple):
 
     level_B1C: Tensor
     spread_B1C: Tensor
+
+
+def window_mean(x_BTC: Context, observed_BTC: ObservedContext | None) -> Tensor:
+    """Return the mean of every window's observed steps, [B, 1, C]; 0 where there are none.
+
+    Windows that were observed throughout have the same mean, to the last bit, as without a mask,
+    whatever else is in the batch.
+    """
+    if observed_BTC is None:
+        return x_BTC.mean(dim=1, keepdim=True)
+    seen = observed_BTC.sum(dim=1, keepdim=True)
+    x_BTC = torch.where(observed_BTC, x_BTC, 0.0)
+    some = x_BTC.sum(dim=1, keepdim=True) / seen.clamp_min(1)
+    return torch.where(seen == x_BTC.shape[1], x_BTC.mean(dim=1, keepdim=True), some)
+
+
+def last_value(x_BTC: Context, observed_BTC: ObservedContext | None) -> Tensor:
+    """Return the last observed value of every window, [B, 1, C]; 0 where there is none."""
+    if observed_BTC is None:
+        return x_BTC[:, -1:]
+    step_T1 = torch.arange(x_BTC.shape[1], device=x_BTC.device).unsqueeze(1)
+    last = torch.where(observed_BTC, step_T1, -1).amax(dim=1, keepdim=True)
+    return torch.where(last < 0, 0.0, x_BTC.gather(1, last.clamp_min(0)))
 
 
 class RevIN(nn.Module):
@@ -43,14 +66,26 @@ class RevIN(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
-    def normalise(self, x_BTC: Context) -> tuple[Tensor, WindowStatistics]:
-        """Return the normalised window and what was taken out of it."""
+    def normalise(
+        self, x_BTC: Context, observed_BTC: ObservedContext | None = None
+    ) -> tuple[Tensor, WindowStatistics]:
+        """Return the normalised window and what was taken out of it.
+
+        Args:
+            x_BTC: windows.
+            observed_BTC: which steps were observed, None for all. Level (with ``subtract_last`` the
+                last observed value) and spread are those of the observed steps alone; the others
+                come out as a step at the level would, 0 before weight and bias. Without any
+                observed step, level and variance are 0.
+        """
         history = x_BTC.detach().float() if x_BTC.dtype != torch.float64 else x_BTC.detach()
-        mean = history.mean(dim=1, keepdim=True)
-        variance = (history - mean).square().mean(dim=1, keepdim=True)  # var_mean takes longer
-        level = history[:, -1:] if self.subtract_last else mean
+        mean = window_mean(history, observed_BTC)
+        variance = window_mean((history - mean).square(), observed_BTC)  # var_mean takes longer
+        level = last_value(history, observed_BTC) if self.subtract_last else mean
         statistics = WindowStatistics(level, torch.sqrt(variance + self.eps))
         x_BTC = (x_BTC - statistics.level_B1C) / statistics.spread_B1C
+        if observed_BTC is not None:
+            x_BTC = torch.where(observed_BTC, x_BTC, 0.0)
         if self.weight is not None and self.bias is not None:
             x_BTC = x_BTC * self.weight + self.bias
         return x_BTC, statistics

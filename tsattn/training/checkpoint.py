@@ -24,8 +24,10 @@ from tsattn.training.artifact import is_artifact, read_artifact
 RECORD = "tsattn"
 FORMAT = 1
 
-_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size",
-                  "covariates")  # fmt: skip
+_DATA_OF_A_RUN = (
+    *("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size"),
+    *("covariates", "treatment"),
+)
 _PLAIN = (str, int, float, bool, type(None))
 _LARGEST = 10**7  # of any size in a record
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
@@ -298,6 +300,8 @@ def _require_intact(path: Path) -> None:
     """Compare every part of the file with its checksum, which torch does not."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its parts are compressed, which torch never does")
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")

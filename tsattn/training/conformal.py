@@ -176,7 +176,7 @@ def calibrate(
     fine = len(pairs) * len(FINE) * windows.horizon * names <= _MOST_STORED
     levels = tuple(float(level) for level in (FINE if fine else COARSE))
     stored = torch.cat([_order_statistics(group, levels) for group in groups], dim=-1)
-    counts = [len(group) for group in groups]
+    counts = [int((~group.isnan()).sum(0).min()) for group in groups]
     return Calibration(
         levels, pairs, stored, tuple(counts if series > 1 else [counts[0]] * channels)
     )
@@ -200,9 +200,14 @@ def _scores(
     pairs: Sequence[tuple[float, float]],
     device: torch.device | None,
 ) -> Tensor:
-    """Return the scores [B, H, C, P] of a batch; what is no number counts as infinite."""
+    """Return the scores [B, H, C, P] of a batch; what is no number counts as infinite.
+
+    Targets that were not observed have NaN for a score.
+    """
     if device is not None:
-        batch = WindowBatch(*(part if part is None else part.to(device) for part in batch))
+        from lightning.fabric.utilities import move_data_to_device  # slow to import
+
+        batch = move_data_to_device(batch, device)
     with torch.inference_mode():
         made = forecast(batch)
         parts: list[Tensor] = []
@@ -211,7 +216,10 @@ def _scores(
             target_BHC = batch.future_BHC
             parts.append(torch.maximum(lower_BHC - target_BHC, target_BHC - upper_BHC).float())
         scores = torch.stack(parts, dim=-1).cpu()
-    return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
+    scores = torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
+    if batch.observed_future_BHC is None:
+        return scores
+    return scores.masked_fill(~batch.observed_future_BHC.cpu().unsqueeze(-1), torch.nan)
 
 
 def bounds_of(
@@ -226,6 +234,8 @@ def bounds_of(
 
 def _order_statistics(scores_WHCP: Tensor, levels: Sequence[float]) -> Tensor:
     """Return the scores [P, L, H, C] of the levels' ranks."""
+    if scores_WHCP.isnan().any():
+        return _observed_statistics(scores_WHCP, levels)
     windows = len(scores_WHCP)
     ranks_L = [conformal_rank(windows, level) for level in levels]
     stored = scores_WHCP.new_full((len(levels), *scores_WHCP.shape[1:]), torch.inf)
@@ -234,3 +244,17 @@ def _order_statistics(scores_WHCP: Tensor, levels: Sequence[float]) -> Tensor:
         if rank <= windows:
             stored[place] = ordered[rank - 1]
     return stored.permute(3, 0, 1, 2).contiguous()
+
+
+def _observed_statistics(scores_WHCP: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return `_order_statistics` where every step and channel has a number of scores of its own."""
+    count_HCP = (~scores_WHCP.isnan()).sum(0)
+    ordered = scores_WHCP.sort(dim=0).values  # NaN, which nobody observed, comes last
+    stored: list[Tensor] = []
+    for level in levels:
+        ranks_N = torch.tensor([conformal_rank(n, level) for n in range(len(ordered) + 1)])
+        rank_HCP = ranks_N[count_HCP]
+        place = (rank_HCP - 1).clamp(0, len(ordered) - 1).unsqueeze(0)
+        found = ordered.gather(0, place)[0]
+        stored.append(torch.where(rank_HCP <= count_HCP, found, torch.inf))
+    return torch.stack(stored).permute(3, 0, 1, 2).contiguous()

@@ -19,8 +19,9 @@ from tsattn.data import (
     loader,
     prepare,
 )
-from tsattn.data.panel import Layout
+from tsattn.data.reading import Duplicates, Gaps, Layout, Missing
 from tsattn.data.steps import encode_step
+from tsattn.data.treatment import Treatment, describe_treatment
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError
 
@@ -58,6 +59,14 @@ class ForecastData(L.LightningDataModule):
             not forecast, or calendar features by name.
         past: columns that are covariates known up to now, and not forecast.
         static: columns of the long layout that are constant within each series.
+        missing: what to do with missing values of a file of your own: ``error`` names them;
+            ``interpolate`` fills the gaps of every window from its own context; ``mask`` tells the
+            network which steps were observed. Missing targets are never scored. See
+            `tsattn.data.treatment.Treatment`.
+        duplicates: rows with the same timestamp: ``error``, or keep the ``first``, the ``last`` or
+            the ``mean``.
+        gaps: rows that lack: ``error``, or ``regularise`` to insert them without values.
+        time_zone: zone of local timestamps, such as ``Europe/Berlin``.
 
     Raises:
         ConfigError: a batch without windows.
@@ -88,6 +97,10 @@ class ForecastData(L.LightningDataModule):
         known_future: list[str] | None = None,
         past: list[str] | None = None,
         static: list[str] | None = None,
+        missing: Missing = "error",
+        duplicates: Duplicates = "error",
+        gaps: Gaps = "error",
+        time_zone: str | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -108,7 +121,12 @@ class ForecastData(L.LightningDataModule):
             time_column=time_column,
             layout=layout,
             covariates=tuple(name for names in self.covariates for name in names),
+            missing=missing,
+            duplicates=duplicates,
+            gaps=gaps,
+            time_zone=time_zone,
         )
+        Treatment.of(self.reading)  # refuses what does not go together
         self._prepared: Prepared | None = None
 
     @property
@@ -168,7 +186,9 @@ class ForecastData(L.LightningDataModule):
 
     @property
     def season(self) -> int:
-        """Steps of a season, as the distance of two rows suggests."""
+        """Steps of a season, as the distance of two rows suggests; 1 for steps that are counted."""
+        if self.prepared.panel.integers:
+            return 1
         return default_season(self.prepared.panel.step_seconds)
 
     @property
@@ -234,6 +254,8 @@ class ForecastData(L.LightningDataModule):
             "scaler_mean": prepared.scaler.mean_SC,
             "scaler_scale": prepared.scaler.scale_SC,
             "batch_size": self.batch_size,
+            "integers": panel.integers,
+            "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
             **({"whole": True} if self.whole else {}),
         }

@@ -40,7 +40,7 @@ def draw_forecast(
     batch = windows[window]
     past, truth, forecast = (
         scaler.to_original(part, series)[0].numpy()
-        for part in (batch.past_BTC, batch.future_BHC, forecast_HC.unsqueeze(0))
+        for part in (batch.past_BTC, batch.truth(), forecast_HC.unsqueeze(0))
     )
     times = window_times(data, window)
     shown = list(range(data.channels))[-PANELS:]

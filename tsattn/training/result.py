@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsattn.data.treatment import describe_treatment
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
 from tsattn.metrics import WindowErrors
 from tsattn.models import ForecastNetwork, LastValue, SeasonalNaive, WindowMean
 from tsattn.nn import MultiHeadActiveAttention
 from tsattn.ops.impl import Impl, taken_by_auto
+from tsattn.training.calling import forecast_of
 from tsattn.training.checkpoint import describe_network, read_checkpoint
 from tsattn.training.datamodule import ForecastData, run_seed
 from tsattn.training.hardware import processor
@@ -41,7 +43,7 @@ def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
         "test": {
             "mse": scores["mse"].item(),
             "mae": scores["mae"].item(),
-            "per_channel_mse": scores["per_channel_mse"].tolist(),
+            "per_channel_mse": [_number(value) for value in scores["per_channel_mse"].tolist()],
             "windows_scored": int(scores["windows"]),
             "windows_dropped": windows - int(scores["windows"]),
         },
@@ -75,7 +77,8 @@ def _score(
     with torch.inference_mode():
         for start in range(0, first, batch_size):
             batch = windows[start : min(start + batch_size, first)]
-            errors.update(network(batch.past_BTC).mean, batch.future_BHC, batch.index_B)
+            forecast = forecast_of(network, batch).mean
+            errors.update(forecast, batch.future_BHC, batch.index_B, batch.observed_future_BHC)
     scores = errors.compute()
     return {"mse": scores["mse"].item(), "mae": scores["mae"].item()}
 
@@ -127,6 +130,7 @@ def result_of(
                 for series, border in list(zip(panel.ids, prepared.borders, strict=True))[:20]
             },
             "scaler": "mean and deviation (ddof 0) of the training rows, per series and channel",
+            "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
         },
         "context": data.context,
@@ -181,7 +185,7 @@ def save_predictions(
     """
     refuse_existing(path, overwrite=overwrite)
     windows = data.prepared.test
-    targets_WHC = torch.cat([windows[part].future_BHC for part in index_W.split(256)])
+    targets_WHC = torch.cat([windows[part].truth() for part in index_W.split(256)])
     series_W = windows.series_W[index_W]
     to_original = data.prepared.scaler.to_original
     unfinished = path.with_name(f".{path.name}.unfinished.npz")

@@ -13,6 +13,7 @@ from tsattn.models import ForecastNetwork
 from tsattn.models.base import TokenPlaces
 from tsattn.nn.auxiliary import Fed
 from tsattn.nn.moe import Experts, FeedForwardExperts, MixedExperts
+from tsattn.training.calling import forecast_of
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.routing import mixtures
 
@@ -137,10 +138,7 @@ def serve_test(network: ForecastNetwork, data: ForecastData) -> ServedTest:
             for index_B in index_W.split(data.eval_batch_size):
                 for counter in counters.values():
                     counter.rows_B = windows.starts_W[index_B]
-                batch = windows[index_B]
-                network(
-                    batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM, **batch.extras
-                )
+                forecast_of(network, windows[index_B])
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,7 @@
 """Training a forecaster: the LightningModule."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,6 +18,7 @@ from tsattn.nn.moe import plan_competitions
 from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
 from tsattn.tensors import CovariateSizes
+from tsattn.training.calling import forecast_of, mean_where_observed
 from tsattn.training.checkpoint import (
     FORMAT,
     RECORD,
@@ -89,9 +91,7 @@ class ForecastTask(L.LightningModule):
 
     def forward(self, batch: WindowBatch) -> Forecast:
         """Forecast a batch of windows."""
-        return self.network(
-            batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM, **batch.extras
-        )
+        return forecast_of(self.network, batch)
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, auxiliary losses included."""
@@ -116,26 +116,32 @@ class ForecastTask(L.LightningModule):
         """Score a batch of validation windows."""
         forecast, loss = self._step(batch)
         self._require_finite(loss, forecast, batch, batch_idx, part="validation")
-        self.val_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
-        size = len(batch.index_B)
+        self.val_errors.update(
+            forecast.mean.float(), batch.future_BHC, batch.index_B, batch.observed_future_BHC
+        )
+        observed = batch.observed_future_BHC
+        size = len(batch.index_B) if observed is None else int(observed.sum())
         self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
 
     def test_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Score a batch of test windows and return its forecasts [B, H, C]."""
         forecast, _ = self._step(batch)
-        self.test_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
+        self.test_errors.update(
+            forecast.mean.float(), batch.future_BHC, batch.index_B, batch.observed_future_BHC
+        )
         if self.test_quantiles is not None and forecast.quantiles is not None:
-            self.test_quantiles.update(forecast.quantiles, batch.future_BHC)
+            self.test_quantiles.update(
+                forecast.quantiles, batch.future_BHC, batch.observed_future_BHC
+            )
         return forecast.mean
 
     def _step(self, batch: WindowBatch) -> tuple[Forecast, Tensor]:
         forecast = self(batch)
         levels = self.network.quantiles
         if levels and forecast.quantiles is not None and self.loss_name == "quantile":
-            loss = quantile_loss(forecast.quantiles.float(), batch.future_BHC, levels)
-        else:
-            loss = self.criterion(forecast.mean.float(), batch.future_BHC)
-        return forecast, loss
+            criterion = partial(quantile_loss, levels=levels)
+            return forecast, mean_where_observed(criterion, forecast.quantiles.float(), batch)
+        return forecast, mean_where_observed(self.criterion, forecast.mean.float(), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores over all windows."""

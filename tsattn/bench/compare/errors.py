@@ -41,6 +41,13 @@ def errors_of(opened: Opened) -> ErrorsOfRun:
     return collected.in_order()
 
 
+def _mean(error_BHC: Tensor, dim: int) -> Tensor:
+    """Return the mean over observed targets; 0, in which no two runs differ, without any."""
+    if not torch.isnan(error_BHC).any():
+        return error_BHC.mean(dim=dim)
+    return error_BHC.nanmean(dim=dim).nan_to_num(0.0)
+
+
 class _Collect(Callback):
     """Keeps the errors of every test window, averaged once over steps and once over channels."""
 
@@ -59,11 +66,11 @@ class _Collect(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch."""
-        error_BHC = (outputs.detach().float() - batch.future_BHC).cpu().double()
+        error_BHC = (outputs.detach().float() - batch.truth()).cpu().double()
         self.index.append(batch.index_B.cpu())
         for metric, value_BHC in {"mse": error_BHC.square(), "mae": error_BHC.abs()}.items():
-            self.channels[metric].append(value_BHC.mean(dim=1))
-            self.steps[metric].append(value_BHC.mean(dim=2))
+            self.channels[metric].append(_mean(value_BHC, dim=1))
+            self.steps[metric].append(_mean(value_BHC, dim=2))
 
     def in_order(self) -> ErrorsOfRun:
         """Return the errors in the order of the windows."""

@@ -19,6 +19,7 @@ from tsattn.bench.leaderboard.published import ACTIVATIONS
 from tsattn.bench.opened import Opened, open_kept
 from tsattn.bench.rows import Row
 from tsattn.errors import DataAbsentError
+from tsattn.training.calling import forecast_of
 from tsattn.training.pictures import window_times
 
 _DIGITS = 5
@@ -111,7 +112,6 @@ def _lines(runs: Sequence[tuple[Row, Opened]]) -> Iterator[list[object]]:
     for one, run in runs:
         with torch.inference_mode():
             network = run.network.cpu().eval()
-            marks = batch.past_marks_BTM, batch.future_marks_BHM
-            forecast = network(batch.past_BTC, *marks, **batch.extras).mean
+            forecast = forecast_of(network, batch).mean
         values = scaler.to_original(forecast.float(), series)[0, :, channel].tolist()
         yield from lines(one.value_activation, values, 1)
