@@ -120,7 +120,7 @@ class ForecastTask(L.LightningModule):
             forecast.mean.float(), batch.future_BHC, batch.index_B, batch.observed_future_BHC
         )
         observed = batch.observed_future_BHC
-        size = len(batch.index_B) if observed is None else int(observed.sum())
+        size = len(batch.index_B) if observed is None else max(1, int(observed.sum()))
         self.log("val/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
 
     def test_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
