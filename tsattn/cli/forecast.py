@@ -32,6 +32,9 @@ def forecast(words: Sequence[str]) -> int:
         TsattnError: the checkpoint or the data cannot be used, or a file would be replaced.
     """
     parser = _parser("forecast")
+    parser.add_argument(
+        "--future", type=Path | None, help="CSV file with the covariates that are known ahead"
+    )
     given = parser.parse_args(list(words))
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
@@ -39,6 +42,7 @@ def forecast(words: Sequence[str]) -> int:
         outlook = forecaster.outlook(
             given.data,
             given.levels,
+            future=given.future,
             method=given.method,
             new_series=given.new_series,
             sort=given.sort,
@@ -153,7 +157,8 @@ def _require_free(given: Namespace) -> None:
             raise ConfigError(f"{path} is a folder; name a file")
         if path.exists() and not given.overwrite:
             raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
-        if path.resolve() == given.data.expanduser().resolve():
+        inputs = [one for one in (given.data, given.get("future")) if one]
+        if path.resolve() in [one.expanduser().resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ConfigError(f"--out and --plot are both {given.out}; give two names")

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -88,6 +88,16 @@ class Table:
         if self.body:
             frame = _parse(self.body, self.delimiter, self.width, text=True)
         return frame.apply(as_text)
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """Return the table with some of its rows, by their positions."""
+        lines = self.body.split("\n") if self.body else []
+        return replace(
+            self,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            positions=self.positions[rows],
+            body="\n".join(lines[row] for row in rows) if lines else "",
+        )
 
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""

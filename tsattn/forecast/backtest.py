@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tsattn.errors import ConfigError
 from tsattn.forecast.adaptive import adaptive_bands
+from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead, Band, Intervals, Method
@@ -183,13 +184,15 @@ def evaluate(
     """
     scaler = scaler_of(history, trained)
     starts_W = torch.arange(windows) * step
+    calendar = calendar_of(history, trained)
     ahead = forecast_windows(
         network,
         scaler.standardise(history.values_KN.T),
-        calendar_of(history, trained),
+        calendar,
         trained,
         starts_W,
         together,
+        covariates_of(history, calendar, trained, together),
     )
     return scored(ahead, history, trained, starts_W, asked)
 

@@ -124,6 +124,7 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
         ("step", step_text(trained.step)),
         ("season", f"{trained.season} rows"),
         ("calendar features", ", ".join(trained.calendar) or "none"),
+        ("covariates", _cell(trained.covariates.names) if trained.covariates else "none"),
         ("context and horizon", f"{trained.context} and {trained.horizon} rows"),
     ]
     borders = dataset.get("borders", {})

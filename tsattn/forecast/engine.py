@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsattn.data.calendar import calendar_marks, future_times
+from tsattn.data.covariates import RowCovariates
 from tsattn.data.scaling import Scaler
 from tsattn.data.windows import Windows
 from tsattn.errors import DataError
@@ -18,6 +19,33 @@ from tsattn.models import ForecastNetwork
 
 _VALUES = 1 << 21
 """Numbers of the windows that are forecast together, 8 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class NameCovariates:
+    """Covariates of every name, standardised.
+
+    Attributes:
+        known_KRG: those known ahead, over the history and, where that is needed, the horizon.
+        past_KNO: those known up to now, over the history.
+        static_KA: what does not change.
+    """
+
+    known_KRG: Tensor
+    past_KNO: Tensor
+    static_KA: Tensor
+
+    def rows(self, num_series: int, num_rows: int) -> RowCovariates:
+        """Return those of the first names, the same number of rows of each under each other."""
+        unknown = self.past_KNO.new_zeros(
+            num_series, num_rows - self.past_KNO.shape[1], self.past_KNO.shape[2]
+        )
+        past_SRO = torch.cat([self.past_KNO[:num_series], unknown], dim=1)
+        return RowCovariates(
+            self.known_KRG[:num_series, :num_rows].flatten(0, 1),
+            past_SRO.flatten(0, 1),
+            self.static_KA[:num_series],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +108,7 @@ def forecast_windows(
     trained: Trained,
     starts_W: Tensor,
     together: tuple[int, ...] | None,
+    covariates: NameCovariates | None = None,
 ) -> Ahead:
     """Return standardised forecasts of windows.
 
@@ -91,6 +120,7 @@ def forecast_windows(
         starts_W: the first row of every window.
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
+        covariates: of every name, over the rows, where the network takes any.
     """
     features = trained.calendar if network.uses_calendar else ()
     marks_URM = calendar.marks(features)[:, : len(values_RK)]
@@ -109,6 +139,7 @@ def forecast_windows(
         torch.arange(num_series).repeat_interleave(len(starts_W)),
         trained.context,
         trained.horizon,
+        covariates.rows(num_series, num_rows) if covariates else None,
     )
 
     def by_name(y_WHC: Tensor) -> Tensor:
@@ -129,7 +160,8 @@ def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+            marks = batch.past_marks_BTM, batch.future_marks_BHM
+            forecast = network(batch.past_BTC, *marks, **batch.extras)
             parts.append(forecast.mean.float())
             if forecast.quantiles is not None:
                 quantiles.append(forecast.quantiles.float())

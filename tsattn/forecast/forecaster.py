@@ -9,11 +9,12 @@ import torch
 from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
+from tsattn.forecast.covariates import covariates_ahead, require_known, split_ahead
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History, read_history
 from tsattn.forecast.intervals import Bands, Intervals, checked_levels, in_original, intervals_of
 from tsattn.forecast.outlook import Outlook
-from tsattn.forecast.sources import Frame, open_source
+from tsattn.forecast.sources import Frame, Source, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
 from tsattn.training.artifact import RECORD_FILE, is_artifact
@@ -92,6 +93,7 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
         method: str | None = None,
         new_series: bool = False,
         sort: bool = False,
@@ -105,6 +107,9 @@ class Forecaster:
                 have to be whole. A network trained on a wide frame also takes a long one whose
                 ``unique_id`` are its channels, and the other way round.
             levels: coverage of intervals in percent, such as ``[80, 95]``.
+            future: a frame or file like ``frame``, with the covariates that are known ahead for the
+                timestamps of the horizon; more rows and columns do not matter. Without it they are
+                the last rows of ``frame`` itself, behind the last one with a value to forecast.
             method: ``conformal`` (scores of the validation windows, see `Intervals.bands`; about
                 the network's quantiles where it has some) or ``quantile`` (those quantiles as they
                 are); by default conformal where the checkpoint is calibrated.
@@ -126,7 +131,13 @@ class Forecaster:
                 ``new_series`` with a network that cannot.
         """
         return self.outlook(
-            frame, levels, method=method, new_series=new_series, sort=sort, reading=reading
+            frame,
+            levels,
+            future=future,
+            method=method,
+            new_series=new_series,
+            sort=sort,
+            reading=reading,
         ).frame()
 
     def outlook(
@@ -134,6 +145,7 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
         method: str | None = None,
         new_series: bool = False,
         sort: bool = False,
@@ -153,10 +165,13 @@ class Forecaster:
                 "backtest; take conformal"
             )
         network = self._network(new_series=new_series)
-        history = self._history(frame, self.context, "the context", new_series, sort, reading)
+        source = open_source(frame, reading)
+        source, ahead = self._ahead(source, future, sort, reading)
+        history = self._history(source, self.context, "the context", new_series, sort)
         scaler = scaler_of(history, self.trained)
         calendar = calendar_of(history, self.trained)
         values_NK = scaler.standardise(history.values_KN.T)
+        together = self._together(history, new_series=new_series)
         unknown_HK = values_NK.new_zeros(self.horizon, values_NK.shape[1])
         ahead = forecast_windows(
             network,
@@ -164,7 +179,8 @@ class Forecaster:
             calendar,
             self.trained,
             torch.zeros(1, dtype=torch.int64),
-            self._together(history, new_series=new_series),
+            together,
+            covariates_ahead(history, calendar, self.trained, together, ahead),
         )
         require_finite(ahead.mean_WHK, history)
         mean_1HK = scaler.to_original(ahead.mean_WHK, torch.zeros(1, dtype=torch.int64))
@@ -233,7 +249,8 @@ class Forecaster:
         needed = (
             f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
         )
-        history = self._history(frame, rows, needed, new_series, sort, reading)
+        source, _ = self._ahead(open_source(frame, reading), None, sort, reading)
+        history = self._history(source, rows, needed, new_series, sort)
         together = self._together(history, new_series=new_series)
         asked = Asked(chosen, how, self.intervals) if how else None
         if refit:
@@ -258,10 +275,18 @@ class Forecaster:
         history.require_same_times()
         return tuple(place for place in history.known if place is not None)
 
+    def _ahead(
+        self, source: Source, future: Frame | None, sort: bool, reading: Reading
+    ) -> tuple[Source, Source | None]:
+        """Return the rows to forecast from, and those with what is known ahead."""
+        if future is not None:
+            require_known(self.trained)
+            return source, open_source(future, reading)
+        return split_ahead(source, self.trained, sort=sort)
+
     def _history(
-        self, frame: Frame, rows: int, needed: str, new_series: bool, sort: bool, reading: Reading
+        self, source: Source, rows: int, needed: str, new_series: bool, sort: bool
     ) -> History:
-        source = open_source(frame, reading)
         return read_history(
             source, self.trained, rows, new_series=new_series, sort=sort, needed=needed
         )

@@ -171,6 +171,11 @@ def _traceable(network: ForecastNetwork) -> ForecastNetwork:
 
 
 def _refuse_parts(network: ForecastNetwork) -> None:
+    if any(network.covariate_sizes):
+        raise ConfigError(
+            f"this {type(network).__name__} takes covariates ({network.covariate_sizes}), and the "
+            "ONNX graph has no inputs for them; export it without --onnx"
+        )
     for name, part in network.named_modules():
         kind = type(part).__name__
         if kind in _NO_OPERATOR:

@@ -56,7 +56,8 @@ class Outlook:
         columns: dict[Any, Any] = {}
         for label in source.labels:
             if label not in means:
-                columns[time] = self.calendar.future[0]
+                if label in (time, ""):  # the others are covariates
+                    columns[time] = self.calendar.future[0]
                 continue
             columns[label] = means[label]
             place = history.labels.index(label)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tsattn.data.own import read_own_table
 from tsattn.data.panel import Panel
 from tsattn.errors import ConfigError
+from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, scaler_of
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead
@@ -98,7 +99,8 @@ def _panel(history: History, trained: Trained) -> Panel:
             f"refit=True: the network was trained on a {trained.layout} frame, this one is "
             f"{source.layout}; bring it into the same layout"
         )
-    return read_own_table(source.table, source.reading, name="rows", path=Path("rows"), sha256="")
+    reading = replace(source.reading, covariates=trained.beside)
+    return read_own_table(source.table, reading, name="rows", path=Path("rows"), sha256="")
 
 
 def _epoch_seconds(run: RunFolder) -> float:
@@ -135,12 +137,17 @@ def _rows(panel: Panel, trained: Trained, held_back: int) -> pd.DataFrame:
     """Return the rows before a window, channels and series in the order of the training."""
     if trained.layout == "wide":
         (series,) = panel.series
-        frame = pd.DataFrame(series.values_RC, columns=list(panel.channels))[list(trained.names)]
+        frame = pd.DataFrame(series.values_RC, columns=list(panel.channels))
+        frame = frame[[*trained.names, *trained.beside]]
         frame.insert(0, "date", series.times)
         return frame.iloc[:-held_back]
     by_name = {series.id: series for series in panel.series}
+    beside = [*enumerate(panel.channels)][1:]
     parts = [
-        pd.DataFrame({"unique_id": name, "ds": one.times, "y": one.values_RC[:, 0]})
+        pd.DataFrame(
+            {"unique_id": name, "ds": one.times, "y": one.values_RC[:, 0]}
+            | {column: one.values_RC[:, place] for place, column in beside}
+        )
         for name in trained.names
         if (one := by_name.get(name)) is not None
     ]
@@ -158,13 +165,15 @@ def _forecast(
     names = again.trained.names
     own = replace(history, known=tuple(names.index(name) for name in history.names))
     scaler, base = scaler_of(own, again.trained), scaler_of(history, trained)
+    calendar = calendar_of(history, trained)
     ahead = forecast_windows(
         again.network,
         scaler.standardise(history.values_KN.T),
-        calendar_of(history, trained),
+        calendar,
         trained,
         start_1,
         together,
+        covariates_of(history, calendar, again.trained, together),
     )
     factor_K = scaler.scale_SC[0] / base.scale_SC[0]
     shift_K = (scaler.mean_SC[0] - base.mean_SC[0]) / base.scale_SC[0]

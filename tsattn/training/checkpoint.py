@@ -24,7 +24,8 @@ from tsattn.training.artifact import is_artifact, read_artifact
 RECORD = "tsattn"
 FORMAT = 1
 
-_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
+_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size",
+                  "covariates")  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 _LARGEST = 10**7  # of any size in a record
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
@@ -39,7 +40,7 @@ def describe_network(network: ForecastNetwork) -> dict[str, Any]:
     given when it is opened.
     """
     arguments: dict[str, Any] = {}
-    given = {k: v for k, v in network.init_args.items() if k not in LATER_OPTIONS or v is not None}
+    given = {k: v for k, v in network.init_args.items() if v != LATER_OPTIONS.get(k, ...)}
     for name, value in given.items():
         part = describe_part(value) if callable(value) else None
         if part is not None or isinstance(value, _PLAIN):
@@ -278,13 +279,13 @@ def require_same_run(
     """
     record = content[RECORD]
     differing = [
-        f"{name} {now[name]!r} instead of {then[name]!r}"
+        f"{name} {now.get(name)!r} instead of {then[name]!r}"
         for then, now, names in (
             (record.get("data") or {}, data, _DATA_OF_A_RUN),
             (record.get("training") or {}, training, tuple(training)),
         )
         for name in names
-        if name in then and then[name] != now[name]
+        if name in then and then[name] != now.get(name)
     ]
     if differing:
         raise CheckpointError(

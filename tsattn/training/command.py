@@ -53,7 +53,11 @@ _LINKS = {
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
     "data.season": "model.network.init_args.season",
+    "data.known_covariates": "model.network.init_args.known_covariates",
+    "data.past_covariates": "model.network.init_args.past_covariates",
+    "data.static_covariates": "model.network.init_args.static_covariates",
 }
+_COVARIATES = ("known_future", "past", "static")
 _NOT_SAVED = (
     "calibrate",
     "config",
@@ -261,6 +265,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Create the run folder; from here on files are written."""
         self.model.trainable()
+        self.model.require_covariates(self.datamodule)
         if checkpoint := self._given.ckpt_path:
             content = read_checkpoint(checkpoint)
             require_same_network(content, self.model.network, checkpoint)
@@ -368,9 +373,12 @@ class TrainingCLI(LightningCLI):
             given.data.root = Path(given.data.root).expanduser().resolve()
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
+        # what is not used is left out, as in files from before
+        data = settings["data"].items()
+        settings["data"] = {k: v for k, v in data if v is not None or k not in _COVARIATES}
         network = settings["model"]["network"].get("init_args", {})
-        for name in LATER_OPTIONS:
-            if network.get(name, ...) is None:
+        for name, off in LATER_OPTIONS.items():
+            if network.get(name, ...) == off:
                 del network[name]
         return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 

@@ -54,6 +54,10 @@ class ForecastData(L.LightningDataModule):
         delimiter: what separates cells; ``None`` recognises it.
         decimal: decimal point or comma; ``None`` recognises it.
         day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
+        known_future: covariates that are known ahead, over the horizon too: columns, which are then
+            not forecast, or calendar features by name.
+        past: columns that are covariates known up to now, and not forecast.
+        static: columns of the long layout that are constant within each series.
 
     Raises:
         ConfigError: a batch without windows.
@@ -81,6 +85,9 @@ class ForecastData(L.LightningDataModule):
         delimiter: str | None = None,
         decimal: str | None = None,
         day_first: bool | None = None,
+        known_future: list[str] | None = None,
+        past: list[str] | None = None,
+        static: list[str] | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -93,12 +100,14 @@ class ForecastData(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.borders = borders
         self.calendar = calendar
+        self.covariates = (known_future or [], past or [], static or [])
         self.reading = Reading(
             delimiter=delimiter,
             decimal=decimal,
             day_first=day_first,
             time_column=time_column,
             layout=layout,
+            covariates=tuple(name for names in self.covariates for name in names),
         )
         self._prepared: Prepared | None = None
 
@@ -108,12 +117,16 @@ class ForecastData(L.LightningDataModule):
         if self._prepared is None:
             panel = load_panel(self.dataset, root=self.root, reading=self.reading)
             context, horizon = auto_sizes(panel, *self.sizes)
+            known_future, past, static = self.covariates
             self._prepared = prepare(
                 panel,
                 context=context,
                 horizon=horizon,
                 borders=self.borders,
                 calendar=self.calendar,
+                known_future=known_future,
+                past=past,
+                static=static,
                 whole=self.whole,
             )
         return self._prepared
@@ -137,6 +150,21 @@ class ForecastData(L.LightningDataModule):
     def calendar_features(self) -> int:
         """Number of calendar features of every step."""
         return len(self.calendar)
+
+    @property
+    def known_covariates(self) -> int:
+        """Number of covariates that are known ahead."""
+        return len(self.covariates[0])
+
+    @property
+    def past_covariates(self) -> int:
+        """Number of covariates that are known up to now."""
+        return len(self.covariates[1])
+
+    @property
+    def static_covariates(self) -> int:
+        """Number of features that are constant within each series."""
+        return len(self.covariates[2])
 
     @property
     def season(self) -> int:
@@ -188,7 +216,8 @@ class ForecastData(L.LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """Return what a forecast on new data needs to know, in plain values and tensors."""
         prepared, panel = self.prepared, self.prepared.panel
-        return {
+        covariates = prepared.covariates.record() if prepared.covariates else {}
+        return covariates | {
             "name": panel.name,
             "sha256": panel.sha256,
             "layout": panel.layout,

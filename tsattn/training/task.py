@@ -16,6 +16,7 @@ from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import plan_competitions
 from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
+from tsattn.tensors import CovariateSizes
 from tsattn.training.checkpoint import (
     FORMAT,
     RECORD,
@@ -88,7 +89,9 @@ class ForecastTask(L.LightningModule):
 
     def forward(self, batch: WindowBatch) -> Forecast:
         """Forecast a batch of windows."""
-        return self.network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+        return self.network(
+            batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM, **batch.extras
+        )
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, auxiliary losses included."""
@@ -153,6 +156,26 @@ class ForecastTask(L.LightningModule):
         scores = self.test_errors.compute()
         self.log("test/mse", scores["mse"].float(), sync_dist=True)
         self.log("test/mae", scores["mae"].float(), sync_dist=True)
+
+    def require_covariates(self, data: ForecastData) -> None:
+        """Refuse data with other covariates than the network takes.
+
+        Raises:
+            ConfigError: with the numbers of both.
+        """
+        found = CovariateSizes(data.known_covariates, data.past_covariates, data.static_covariates)
+        if found != self.network.covariate_sizes:
+            raise ConfigError(
+                f"{type(self.network).__name__} takes covariates {self.network.covariate_sizes}; "
+                f"the data have {found}; leave out --data.known_future, --data.past and "
+                "--data.static, or train PatchTST or EncoderDecoderTransformer (built in Python, "
+                "with known_covariates, past_covariates and static_covariates)"
+            )
+
+    def on_fit_start(self) -> None:
+        """Refuse data with covariates that the network has no place for."""
+        if self._data:
+            self.require_covariates(self._data)
 
     def on_train_start(self) -> None:
         """Plan the competitions of the training, or go on with the plan of a resumed one."""
