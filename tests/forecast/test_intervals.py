@@ -267,3 +267,23 @@ def test_damaged_calibration_is_refused(
     torch.save(content, tmp_path / "damaged.ckpt")
     with pytest.raises(CheckpointError, match="its calibration is"):
         Forecaster.load(tmp_path / "damaged.ckpt")
+
+
+def test_transformer_forecasts_quantiles_too(fitted: Fit) -> None:
+    sizes = [
+        word
+        for name, size in {"d_model": 8, "num_heads": 2, "d_ff": 8, "encoder_layers": 1}.items()
+        for word in (f"--model.network.{name}", size)
+    ]
+    run_dir = fitted(
+        wide_frame(300), "--model.network", "EncoderDecoderTransformer", *sizes, *QUANTILES
+    )
+    forecaster = Forecaster.load(run_dir)
+    assert forecaster.network.quantiles == (0.1, 0.25, 0.5, 0.75, 0.9)
+    frame = wide_frame(300, seed=11)
+    for method in ("quantile", "conformal"):
+        made = forecaster.predict(frame, levels=[50, 80], method=method)
+        assert (made["a-lo-80"] <= made["a"]).all()
+        assert (made["a"] <= made["a-hi-80"]).all()
+    total = forecaster.backtest(frame, 5, levels=[80], method="quantile").scores("total")
+    assert total["coverage-80"].between(0, 1).all()

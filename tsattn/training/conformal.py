@@ -205,9 +205,7 @@ def _scores(
     Targets that were not observed have NaN for a score.
     """
     if device is not None:
-        from lightning.fabric.utilities import move_data_to_device  # slow to import
-
-        batch = move_data_to_device(batch, device)
+        batch = WindowBatch._make(one if one is None else one.to(device) for one in batch)
     with torch.inference_mode():
         made = forecast(batch)
         parts: list[Tensor] = []
