@@ -202,7 +202,7 @@ def _scores(
 ) -> Tensor:
     """Return the scores [B, H, C, P] of a batch; what is no number counts as infinite."""
     if device is not None:
-        batch = WindowBatch(*(part if part is None else part.to(device) for part in batch))
+        batch = WindowBatch._make(part if part is None else part.to(device) for part in batch)
     with torch.inference_mode():
         made = forecast(batch)
         parts: list[Tensor] = []
