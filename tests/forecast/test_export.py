@@ -23,7 +23,7 @@ from tsattn.forecast.export import export
 from tsattn.models import EncoderDecoderTransformer
 from tsattn.training import load_network
 from tsattn.training.artifact import is_artifact, read_artifact, read_record
-from tsattn.training.checkpoint import RECORD, read_checkpoint
+from tsattn.training.checkpoint import RECORD, describe_network, read_checkpoint
 from tsattn.training.result import as_json
 
 
@@ -81,7 +81,7 @@ def test_weights_and_record_come_back_bit_for_bit(illness: Finished, exported: P
     for name, value in network.state_dict().items():
         assert torch.equal(weights[name], value)
         assert weights[name].dtype == value.dtype
-    assert record["network"]["arguments"] == network.init_args
+    assert record["network"] == describe_network(network)
     assert record["data"]["scaler_mean"].dtype == torch.float64
     assert read_record(exported)["result"] == json.loads(as_json(illness.result))
 

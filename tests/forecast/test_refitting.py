@@ -39,6 +39,7 @@ def test_each_window_is_forecast_by_a_network_of_the_rows_before_it(
     np.testing.assert_allclose(forecast_HK, expected[["a", "b", "c"]], rtol=1e-4)
     plain = forecaster.backtest(frame, 2, 3)
     assert not torch.allclose(plain.forecast_WHK["original"], made.forecast_WHK["original"])
+    assert made.scale_K is not None
     width = (made.bands[80].upper_WHK - made.bands[80].lower_WHK)[0] * made.scale_K
     for place, name in enumerate("abc"):
         expected_width = expected[f"{name}-hi-80"] - expected[f"{name}-lo-80"]

@@ -19,14 +19,13 @@ SIZES: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 8}
 
 
 def patchtst(**options: Any) -> PatchTST:
-    return PatchTST(
-        3, 20, 5, patch_length=4, num_layers=1, **SIZES | {"quantiles": LEVELS} | options
-    )
+    given: dict[str, Any] = {**SIZES, "quantiles": LEVELS, **options}
+    return PatchTST(3, 20, 5, patch_length=4, num_layers=1, **given)
 
 
 def transformer(**options: Any) -> EncoderDecoderTransformer:
-    options = SIZES | {"quantiles": LEVELS, "calendar_features": 0} | options
-    return EncoderDecoderTransformer(3, 20, 5, encoder_layers=1, **options)
+    given: dict[str, Any] = {**SIZES, "quantiles": LEVELS, "calendar_features": 0, **options}
+    return EncoderDecoderTransformer(3, 20, 5, encoder_layers=1, **given)
 
 
 BUILT = [
@@ -77,7 +76,11 @@ def test_affine_weight_below_zero_turns_the_median_but_not_the_order() -> None:
         network.revin.bias.copy_(torch.tensor([0.3, -1.0, 2.0]))  # pyright: ignore
     x_BTC = 5 * torch.randn(2, 20, 3, dtype=torch.float64) + 7
     outputs: list[torch.Tensor] = []
-    network.head.register_forward_hook(lambda module, given, made: outputs.append(made))
+
+    def note(module: Any, given: Any, made: Any) -> None:
+        outputs.append(made)
+
+    network.head.register_forward_hook(note)
     forecast = network(x_BTC)
     raw_BCHQ = outputs[0].detach().reshape(2, 3, 5, 4)
     level, spread = x_BTC.mean(1), (x_BTC.var(1, correction=0) + 1e-5).sqrt()

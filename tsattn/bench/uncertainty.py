@@ -57,13 +57,11 @@ class TestPart:
     @property
     def methods(self) -> list[Method]:
         """The kinds of intervals that its checkpoint has something for."""
+        calibrated: list[Method] = ["conformal", "adaptive"]
+        own: list[Method] = ["quantile"]
         intervals = self.intervals
-        made: list[Method] = []
-        if intervals.calibration is not None:
-            made += ["conformal", "adaptive"]
-        if intervals.quantiles is not None:
-            made.append("quantile")
-        return made
+        made = calibrated if intervals.calibration is not None else []
+        return made + (own if intervals.quantiles is not None else [])
 
     def backtests(self, levels: Sequence[float]) -> dict[Method, Backtest]:
         """Forecast all test windows, as `tsattn backtest --windows N --step 1` does, by method."""

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,16 +150,12 @@ def _clear_interrupted(out: Path, *, replaced_too: bool = False) -> None:
     A folder that was moved aside to be replaced stays until there is a new one.
     """
     prefix = f".{out.name}{UNFINISHED}-"
-    for left in out.parent.glob(f"{_literal(prefix)}*"):
+    for left in out.parent.glob(f"{escape(prefix)}*"):
         process = left.name.removeprefix(prefix)
         if replaced_too:
             process = process.removesuffix(_REPLACED)
         if process.isdecimal() and not _is_running(int(process)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _literal(text: str) -> str:
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in text)
 
 
 def _is_running(process: int) -> bool:
