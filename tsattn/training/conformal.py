@@ -205,7 +205,7 @@ def _scores(
     Targets that were not observed have NaN for a score.
     """
     if device is not None:
-        batch = WindowBatch._make(one if one is None else one.to(device) for one in batch)
+        batch = WindowBatch._make(part if part is None else part.to(device) for part in batch)
     with torch.inference_mode():
         made = forecast(batch)
         parts: list[Tensor] = []
