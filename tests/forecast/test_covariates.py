@@ -250,6 +250,8 @@ def test_exports_carry_covariates_and_graphs_say_that_they_cannot(
     wide_file: Path, one: Forecaster, tmp_path: Path
 ) -> None:
     export(wide_file, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| covariates | known ahead: price, sun; calendar: hour\\_of\\_day; past: warm |" in card
     history, ahead = parted(make_wide(7))
     again = Forecaster.load(tmp_path / "out").predict(history, future=ahead)
     pd.testing.assert_frame_equal(again, one.predict(history, future=ahead), check_exact=True)
