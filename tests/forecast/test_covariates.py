@@ -14,6 +14,7 @@ from tests.training.signals import patchtst, transformer
 from tsattn.cli import main
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast import Forecaster
+from tsattn.forecast.export import export
 
 CONTEXT, HORIZON, ROWS = 12, 4, 120
 LAST = 100  # rows before the horizon of most tests
@@ -243,6 +244,21 @@ def test_a_network_that_knows_nothing_ahead_takes_no_future(train: Train, wide: 
     assert len(calendar.predict(frame)) == HORIZON  # its hours follow from the time
     with pytest.raises(ConfigError, match=r"known ahead \(known ahead: hour_of_day; past: warm\)"):
         calendar.predict(frame, future=ahead)
+
+
+def test_exports_carry_covariates_and_graphs_say_that_they_cannot(
+    wide_file: Path, one: Forecaster, tmp_path: Path
+) -> None:
+    export(wide_file, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| covariates | known ahead: price, sun; calendar: hour\\_of\\_day; past: warm |" in card
+    history, ahead = parted(make_wide(7))
+    again = Forecaster.load(tmp_path / "out").predict(history, future=ahead)
+    pd.testing.assert_frame_equal(again, one.predict(history, future=ahead), check_exact=True)
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ConfigError, match="takes covariates, which a graph has no inputs for"):
+        export(wide_file, tmp_path / "graph", with_onnx=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_command_takes_the_future_from_a_file(
