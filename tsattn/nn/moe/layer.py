@@ -19,7 +19,7 @@ class Routing(NamedTuple):
     Attributes:
         logits_NE: of the gate.
         probabilities_NE: the gate's distribution over all experts.
-        experts_NK: chosen experts, best first.
+        experts_NK: chosen experts, best first; by their numbers where every expert is chosen.
         weights_NK: their weights, 0 for dropped slots.
         counts_E: slots of each expert, dropped ones included.
         dropped: number of slots dropped for want of capacity, a scalar.
