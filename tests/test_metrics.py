@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import mean_absolute_error, mean_squared_error
+from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 from torch import Tensor
 from torchmetrics.functional import regression
 
-from tsattn.metrics import SCORES, WindowErrors, naive_error, point_scores
+from tsattn.metrics import SCORES, QuantileErrors, WindowErrors, naive_error, point_scores
 
 HORIZON, CHANNELS = 5, 3
 
@@ -198,3 +198,26 @@ def test_naive_error_is_that_of_a_season_where_it_fits() -> None:
     assert naive_error(steps, 2).item() == pytest.approx(1.5)
     assert naive_error(steps, 4).item() == pytest.approx((4 + 3 + 5) / 3)
     assert naive_error(steps[:, :1], 1).isnan().item()
+
+
+def test_errors_of_quantiles_are_scikit_learns_however_windows_are_cut() -> None:
+    levels, pairs = [0.1, 0.5, 0.9], [(0, 2)]
+    target_BHC = torch.randn(7, 3, 2)
+    quantiles_BHCQ = torch.randn(7, 3, 2, 3).sort(-1).values
+    quantiles_BHCQ[0, 0, 0, 2] = target_BHC[0, 0, 0]  # on the end of an interval is inside
+    errors = QuantileErrors(levels, pairs)
+    for part in (slice(0, 3), slice(3, 7)):
+        errors.update(quantiles_BHCQ[part], target_BHC[part])
+    scores = errors.compute()
+    y, q = target_BHC.flatten().numpy(), quantiles_BHCQ.flatten(0, 2).numpy()
+    losses = [mean_pinball_loss(y, q[:, k], alpha=level) for k, level in enumerate(levels)]
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert scores["share_below"] == pytest.approx((y[:, None] <= q).mean(0), rel=1e-6)
+    (interval,) = scores["intervals"]
+    inside = (q[:, 0] <= y) & (y <= q[:, 2])
+    assert interval["level"] == 80
+    assert interval["coverage"] == pytest.approx(inside.mean(), rel=1e-6)
+    assert interval["width"] == pytest.approx((q[:, 2] - q[:, 0]).mean(), rel=1e-6)
+    errors.reset()
+    errors.update(quantiles_BHCQ[:1], target_BHC[:1])
+    assert errors.entries == 6

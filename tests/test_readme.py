@@ -47,7 +47,7 @@ def test_every_command_of_the_readme_does_what_it_says(
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     short += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
     more = {"fit": short, "test": short, "tune": [*short, "--trials=1", "--repeat-seeds=0"]}
-    wanted = {"fit", "test", "forecast", "backtest", "data", "doctor", "tune"}
+    wanted = {"fit", "test", "forecast", "backtest", "export", "data", "doctor", "tune"}
     assert {words[0] for words in typed} >= wanted
     for words in typed:
         if words[:2] == ["data", "fetch"]:

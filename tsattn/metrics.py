@@ -5,6 +5,9 @@ windows were cut into batches. Sums are kept in float64 (float32 on Apple GPUs, 
 float64).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -72,6 +75,76 @@ class WindowErrors(Metric):
             "mse_first": (self.squared_first / self.windows_first).mean(),
             "mae_first": (self.absolute_first / self.windows_first).mean(),
             "windows_first": self.windows_first,
+        }
+
+
+def pinball(forecast: Tensor, target: Tensor, level: Tensor | float) -> Tensor:
+    """Return ``max(q (y - f), (q - 1)(y - f))``, in [0, inf), of every entry; shapes broadcast.
+
+    Its mean is smallest where ``f`` is the quantile ``q``.
+
+    Args:
+        forecast: ``f``.
+        target: the truth ``y``.
+        level: ``q`` in (0, 1).
+
+    Source: Koenker and Bassett 1978.
+    """
+    error = target - forecast
+    return torch.maximum(level * error, (level - 1) * error)
+
+
+class QuantileErrors(Metric):
+    """Pinball loss, and how often the truth lies below each quantile and between two.
+
+    Args:
+        levels: levels of the quantiles, increasing.
+        pairs: places of the quantiles that are the ends of an interval.
+    """
+
+    full_state_update = False
+    loss: Tensor
+    below: Tensor
+    strictly_below: Tensor
+    total: Tensor
+    entries: Tensor
+
+    def __init__(self, levels: Sequence[float], pairs: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.levels = tuple(levels)
+        self.pairs = tuple(pairs)
+        for name in ("loss", "below", "strictly_below", "total"):
+            self.add_state(name, default=torch.zeros(len(levels), dtype=_SUM), dist_reduce_fx="sum")
+        self.add_state("entries", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.set_dtype(_SUM)
+
+    def update(self, quantiles_BHCQ: Tensor, target_BHC: Horizon) -> None:
+        """Add a batch of windows."""
+        forecast_NQ = quantiles_BHCQ.detach().flatten(0, -2).float()
+        target_N1 = target_BHC.float().reshape(-1, 1)
+        levels_Q = forecast_NQ.new_tensor(self.levels)
+        self.loss += pinball(forecast_NQ, target_N1, levels_Q).sum(0, dtype=_SUM)
+        self.below += (target_N1 <= forecast_NQ).sum(0)
+        self.strictly_below += (target_N1 < forecast_NQ).sum(0)
+        self.total += forecast_NQ.sum(0, dtype=_SUM)
+        self.entries += len(forecast_NQ)
+
+    def compute(self) -> dict[str, Any]:
+        """Return ``loss``, ``share_below`` and, of every pair, ``coverage`` and mean ``width``."""
+        below, strictly = self.below / self.entries, self.strictly_below / self.entries
+        means = self.total / self.entries
+        return {
+            "levels": list(self.levels),
+            "loss": (self.loss / self.entries).mean().item(),
+            "share_below": below.tolist(),
+            "intervals": [
+                {
+                    "level": round(100 * (self.levels[high] - self.levels[low]), 7),
+                    "coverage": (below[high] - strictly[low]).item(),
+                    "width": (means[high] - means[low]).item(),
+                }
+                for low, high in self.pairs
+            ],
         }
 
 

@@ -16,6 +16,9 @@ Q, K   query and key positions; in ``tsattn.nn.moe``, K experts of each token
 W      width of one head; in ``tsattn.data``, windows
 V      width of the values of one head
 M      calendar features ("marks")
+G      covariates given ahead
+O      covariates observed up to now
+A      attributes of a series: static features
 R      rows of a table
 E      experts
 S      slots, one for each token and chosen expert
@@ -23,6 +26,9 @@ F      hidden units of an expert
 ====== ==========================================================
 """
 
+from typing import NamedTuple, Self
+
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -45,3 +51,40 @@ ExpertBias = Float[Tensor, "E"]
 ExpertCounts = Int[Tensor, "E"]
 ChosenOutputs = Float[Tensor, "N K D"]
 CompetitionPlan = Bool[Tensor, "T L"]
+
+
+class CovariateSizes(NamedTuple):
+    """How many covariates there are of each kind.
+
+    Attributes:
+        known: covariates that are known ahead, over the horizon too.
+        past: covariates that are known up to now.
+        static: features that do not change within a series.
+    """
+
+    known: int = 0
+    past: int = 0
+    static: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.known} known ahead, {self.past} past, {self.static} static"
+
+
+class Covariates(NamedTuple):
+    """What is known of a batch of windows beside their values; a kind that is missing has width 0.
+
+    A tuple, since trainers move and convert the tensors of tuples.
+
+    Attributes:
+        known_BLG: covariates that are known ahead, over the context and then the horizon.
+        past_BTO: covariates that are known up to now, over the context.
+        static_BA: features that do not change within a series.
+    """
+
+    known_BLG: Float[Tensor, "B L G"]
+    past_BTO: Float[Tensor, "B T O"]
+    static_BA: Float[Tensor, "B A"]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same on a device."""
+        return type(self)(*(one.to(device) for one in self))

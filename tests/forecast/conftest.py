@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 
 from tests.forecast.made import long_frame, wide_frame
-from tests.training.tiny import Finished, fit
+from tests.training.tiny import RECIPE, Finished, fit
 from tsattn.forecast import Forecaster
 from tsattn.models import DLinear, ForecastNetwork
 from tsattn.training import ForecastData, ForecastTask
+from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
+from tsattn.training.refit import undisturbed_process
 from tsattn.training.saving import SafeCheckpointIO
 
 
@@ -81,6 +83,26 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
         return home / "trained.ckpt"
 
     return train
+
+
+Fit = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """Train on a frame for an epoch with the command's function and return the run folder."""
+
+    def fitted(frame: pd.DataFrame, *words: object) -> Path:
+        home = tmp_path_factory.mktemp("fitted")
+        frame.to_csv(home / "own.csv", index=False)
+        typed: list[object] = ["fit", "--config", RECIPE, "--data.dataset", home / "own.csv"]
+        typed += ["--data.context", 12, "--data.horizon", 4, "--run_dir", home / "run"]
+        typed += ["--trainer.max_epochs", 1, *words]
+        with undisturbed_process():
+            run(list(map(str, typed)))
+        return home / "run"
+
+    return fitted
 
 
 @pytest.fixture(scope="session")

@@ -198,8 +198,6 @@ def test_settings_that_cannot_work_are_refused(wide: Forecaster) -> None:
         wide.backtest(frame, windows=0)
     with pytest.raises(ConfigError, match="step must be at least 1, got -2"):
         wide.backtest(frame, windows=2, step=-2)
-    with pytest.raises(ConfigError, match=r"refit=True would train.*leave it out"):
-        wide.backtest(frame, windows=2, refit=True)
     with pytest.raises(ConfigError, match="scores by weekday: expected some of window"):
         wide.backtest(frame).scores("weekday")
 

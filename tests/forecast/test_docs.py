@@ -47,9 +47,11 @@ def test_everything_on_the_page_does_what_it_says(
             typed.add(words[0])
             status = main(words + (SHORT if words[0] == "fit" else []))
             assert status == 0, (words, capsys.readouterr().err)
-    assert typed == {"data", "fit", "forecast", "backtest"}
+    assert typed == {"data", "fit", "forecast", "backtest", "refit"}
     assert len(pd.read_csv("forecast.csv")) == 30
     assert pd.read_csv("new.csv").columns.tolist() == ["date", "x", "y"]
     assert len(pd.read_csv("scores.csv")) == 2 * 50 * 8 * 30
-    for picture in ("forecast.png", "error.png"):
+    assert "OT-lo-95" in pd.read_csv("bands.csv").columns
+    assert "coverage-80" in pd.read_csv("scores.csv").columns
+    for picture in ("forecast.png", "error.png", "bands.png"):
         assert Path(picture).stat().st_size > 10_000

@@ -89,7 +89,7 @@ def test_existing_file_is_replaced_only_when_asked(
         (["--out", "{new}", "--overwrite"], "is the data"),
         (["--out", "{folder}"], "is a folder; name a file"),
         (["--out", "{folder}/x", "--plot", "{folder}/x"], "give two names"),
-        (["--out", "{folder}/x", "--levels", "80", "95"], "levels [80.0, 95.0]"),
+        (["--out", "{folder}/x", "--levels", "80", "100"], "level 100: expected percent"),
         (["--out", "{folder}/x", "--layout", "tall"], "expected wide or long"),
         (["--out", "{folder}/x", "--data", "{folder}/none.csv"], "none.csv does not exist"),
         (["--out", "{folder}/x", "--time_column", "when"], "no time column 'when'"),

@@ -13,7 +13,6 @@ import torch
 from tests.forecast.made import long_frame, wide_frame
 from tests.training.tiny import CONTEXT, HORIZON, TEST_WINDOWS, Finished
 from tsattn.data import calendar_marks
-from tsattn.errors import ConfigError
 from tsattn.forecast import Forecaster
 from tsattn.models import EncoderDecoderTransformer, SeasonalNaive
 from tsattn.training.checkpoint import RECORD, read_checkpoint
@@ -165,11 +164,6 @@ class DLinearWithSeason(SeasonalNaive):
     def forward(self, *inputs: torch.Tensor | None):
         forecast = super().forward(*inputs)  # pyright: ignore
         return type(forecast)(forecast.mean + 0 * self.unused)
-
-
-def test_levels_are_refused_as_long_as_no_checkpoint_can_serve_them(wide: Forecaster) -> None:
-    with pytest.raises(ConfigError, match=r"levels \[80, 95\].*point forecaster.*leave levels out"):
-        wide.predict(wide_frame(), levels=[80, 95])
 
 
 def test_loading_and_predicting_bring_in_neither_lightning_nor_the_compiler(

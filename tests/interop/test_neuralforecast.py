@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -279,13 +279,13 @@ def covariates(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
     return whole[~last].reset_index(drop=True), whole[last].reset_index(drop=True), static
 
 
-def test_a_signal_that_is_in_the_covariate_alone_is_found(frame: pd.DataFrame) -> None:
+@pytest.mark.parametrize("build", [patchtst, transformer], ids=lambda build: build.__name__)
+def test_a_signal_that_is_in_the_covariate_alone_is_found(
+    frame: pd.DataFrame, build: Callable[..., Any]
+) -> None:
     past, future, _ = covariates(frame)
     long: dict[str, Any] = {"max_steps": 250, "learning_rate": 1e-2, "windows_batch_size": 32}
-    models = [
-        transformer(futr_exog_list=["known"], alias="with", **long),
-        transformer(alias="without", **long),
-    ]
+    models = [build(futr_exog_list=["known"], alias="with", **long), build(alias="without", **long)]
     forecaster = NeuralForecast(models, freq="D")
     forecaster.fit(past)
     told = predict(forecaster, futr_df=future.drop(columns="y")).merge(future)
@@ -293,36 +293,67 @@ def test_a_signal_that_is_in_the_covariate_alone_is_found(frame: pd.DataFrame) -
     assert error["with"] < 0.4 * error["without"]
 
 
+@pytest.mark.parametrize(
+    ("build", "loss"),
+    [
+        (patchtst, None),
+        (patchtst, MQLoss(level=[80])),
+        (patchtst, DistributionLoss("Normal", level=[80])),
+        (transformer, None),
+    ],
+    ids=["patchtst", "quantiles", "distribution", "transformer"],
+)
 def test_all_kinds_of_covariates_are_taken_saved_and_loaded(
-    frame: pd.DataFrame, tmp_path: Path
+    frame: pd.DataFrame, tmp_path: Path, build: Callable[..., Any], loss: Any
 ) -> None:
     past, future, static = covariates(frame)
-    model = transformer(
+    model = build(
+        loss=loss,
         futr_exog_list=["known", "weekday"],
         hist_exog_list=["past"],
         stat_exog_list=["size"],
         cat_exog_list=["weekday"],
         categorical_cardinalities={"weekday": 7},
         cat_emb_dim=2,
+        alias="model",
+        max_steps=6,
+        learning_rate=1e-2,
     )
-    assert model.network.init_args["calendar_features"] == 1 + 2 + 1 + 1
+    assert model.network.covariate_sizes == (1 + 2, 1, 1)
     forecaster = NeuralForecast([model], freq="D")
     forecaster.fit(past, static_df=static)
+    torch.manual_seed(0)  # a distribution's quantiles are sampled
     given = future.drop(columns=["y", "past"])
     told = predict(forecaster, futr_df=given)
     forecaster.save(str(tmp_path / "saved"))
+    torch.manual_seed(0)
     again = predict(NeuralForecast.load(str(tmp_path / "saved")), futr_df=given)
     pd.testing.assert_frame_equal(again, told, check_exact=True)
-    other = predict(forecaster, futr_df=given.assign(known=given.known + 3))
-    assert not np.allclose(other.ActiveTransformer, told.ActiveTransformer)
+    other = predict(forecaster, futr_df=given.assign(known=given.known * 3))
+    column = told.columns[-1]
+    assert not np.allclose(other[column], told[column])
+
+
+def test_numbers_of_one_step_answer_to_covariates_each_in_its_own_way(frame: pd.DataFrame) -> None:
+    model = patchtst(loss=MQLoss(level=[80]), futr_exog_list=["known"])
+    network = model.network.eval()
+    windows = torch.randn(2, INPUT, 1)
+    known = torch.zeros(2, INPUT + H, 1)
+    later = known.clone()
+    later[:, INPUT + 2] = 1.0
+    first, second = (
+        model({"insample_y": windows, "futr_exog": one, "hist_exog": None, "stat_exog": None})
+        for one in (known, later)
+    )
+    change = (second - first)[0]  # [h, numbers of a step]
+    assert network.covariates is not None
+    assert change.shape == (H, 3)
+    assert not torch.allclose(change[2, 0], change[2, 1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"futr_exog_list": ["known"]}, r"future exogenous variables, got futr_exog_list=\['known"),
-        ({"hist_exog_list": ["past"]}, "historical exogenous variables.*use ActiveTransformer"),
-        ({"stat_exog_list": ["size"]}, "static exogenous variables"),
         ({"leraning_rate": 0.1}, "no argument 'leraning_rate'; did you mean 'learning_rate'"),
         ({"d_modle": 4}, "did you mean 'd_model'"),
         ({"feedforward": {"class": "os.system"}}, "unknown part 'os.system'.*'class': 'MoE'"),

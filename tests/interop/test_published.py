@@ -273,3 +273,5 @@ def test_weights_the_published_code_has_no_place_for_are_not_lost_in_silence() -
         to_state_dict(transformer)
     with pytest.raises(ConfigError, match="prenorm=True"):
         to_state_dict(PatchTST(1, 8, 2, d_model=4, num_heads=2, prenorm=True))
+    with pytest.raises(ConfigError, match=r"covariates \(2 known ahead, 0 past, 0 static\)"):
+        to_state_dict(PatchTST(1, 8, 2, d_model=4, num_heads=2, known_covariates=2))

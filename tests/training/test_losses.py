@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.tiny import epoch_table, fit
 from tsattn.training.folder import RunFolder
-from tsattn.training.losses import LossName, make_loss
+from tsattn.training.losses import LossName, make_loss, quantile_loss
 
 FORECAST = torch.tensor([0.0, 1.0, -2.0, 0.5])
 TARGET = torch.tensor([0.5, 1.0, 1.0, 0.0])
@@ -36,6 +37,19 @@ def test_quantile_loss_is_least_at_the_quantile() -> None:
     sample = torch.arange(101.0)
     worth = [loss(torch.full_like(sample, q), sample).item() for q in range(101)]
     assert worth.index(min(worth)) == 80
+
+
+def test_quantile_loss_of_several_levels_is_their_mean_in_float64() -> None:
+    levels = [0.1, 0.5, 0.975]
+    target_BHC = torch.randn(5, 4, 2)
+    quantiles_BHCQ = torch.randn(5, 4, 2, 3)
+    error = target_BHC.double().numpy()[..., None] - quantiles_BHCQ.double().numpy()
+    terms = np.where(error >= 0, np.array(levels) * error, (np.array(levels) - 1) * error)
+    loss = quantile_loss(quantiles_BHCQ, target_BHC, levels)
+    assert loss.item() == pytest.approx(terms.mean(), rel=1e-6)
+    one = quantile_loss(quantiles_BHCQ[..., 2:], target_BHC, levels[2:])
+    same = make_loss("quantile", 0.975)(quantiles_BHCQ[..., 2], target_BHC)
+    torch.testing.assert_close(one, same)
 
 
 @pytest.mark.unchecked

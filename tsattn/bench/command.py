@@ -1,4 +1,4 @@
-"""`tsattn bench kernels`, `auto`, `train`, `moe` and `memory`: check, then measure, then show.
+"""`tsattn bench kernels`, `auto`, `train`, `moe`, `memory`, `forecast`: check, measure, show.
 
 `run` and `plan` fill a table of results; they are in `tsattn.bench.grid`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.bench import gate, mixtures, report, settings
+from tsattn.bench import forecasting, gate, mixtures, report, settings
 from tsattn.bench.auto import compare
 from tsattn.bench.ceilings import DTYPES, Product, copy_gigabytes_per_second, product_rates
 from tsattn.bench.footprint import measure_memory
@@ -40,7 +40,7 @@ def bench(words: Sequence[str]) -> int:
     """Run ``tsattn bench`` as typed after that.
 
     Args:
-        words: ``kernels``, ``auto``, ``train``, ``moe`` or ``memory``, and options.
+        words: ``kernels``, ``auto``, ``train``, ``moe``, ``memory`` or ``forecast``, and options.
 
     Returns:
         The exit status: 1 where a check failed, and nothing was timed.
@@ -59,7 +59,7 @@ def bench(words: Sequence[str]) -> int:
     for line in report.header(machine):
         console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
     runs = {"kernels": _kernels, "auto": _auto, "train": _train, "moe": _moe, "memory": _memory}
-    run = runs[given.subcommand]
+    run = (runs | {"forecast": _forecast})[given.subcommand]
     with steady(options.threads):
         checks, ceilings, timings = run(options, console)
     if timings:
@@ -189,6 +189,13 @@ def _memory(options: Namespace, console: Console) -> Any:
     return checks, {}, uses
 
 
+def _forecast(options: Namespace, console: Console) -> Any:
+    peers = _chosen(options.peers, {"neuralforecast": None}, "peer") if options.peers else []
+    show = partial(report.show_checks, console=console)
+    checks, timings = forecasting.run(options.series, peers, options.rounds, show)
+    return checks, {}, timings
+
+
 def _usable_peers(
     recipe: Recipe, wanted: Sequence[str], console: Console
 ) -> tuple[list[str], list[gate.Check]]:
@@ -239,7 +246,7 @@ def _parser() -> ArgumentParser:
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
         if rounds:
             add("--rounds", type=int, default=rounds, help="how often everything is timed, in turn")
-        if name != "moe":
+        if name not in ("moe", "forecast"):
             about = "our implementations; default: all that run here"
             add("--impls", nargs="+", type=str, help=about)
         add("--json", type=Path | None, help="file for everything that was measured")
@@ -307,4 +314,5 @@ _SUBCOMMANDS: Mapping[str, tuple[Callable[[Callable[..., Any]], None], int, str]
         0,
         "peak memory of the large recipes, with and without recomputation",
     ),
+    "forecast": (forecasting.options, 7, "forecasts of many series, of one window, and loading"),
 }

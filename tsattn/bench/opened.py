@@ -15,7 +15,7 @@ from tsattn.bench.peer_networks import HuggingFacePatchTST, NeuralforecastPatchT
 from tsattn.data import CATALOG
 from tsattn.errors import CheckpointError, ConfigError, DataError
 from tsattn.models import ForecastNetwork
-from tsattn.training.checkpoint import build_network, load_network
+from tsattn.training.checkpoint import build_network, load_trained
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
 from tsattn.training.result import scores_of
@@ -69,10 +69,16 @@ def open_run(folder: Path, root: Path | None = None) -> Opened:
         seed = settings["seed_everything"]
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{run.config} holds no settings of a run: {error!r}") from error
+    network, record = load_trained(run.best)
+    if record.get("refit"):
+        raise ConfigError(
+            f"{folder} was trained on all rows, test rows included, so it has no test score; take "
+            f"{record['refit']['of']}, which was validated"
+        )
     return Opened(
         name=str(folder),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
-        network=load_network(run.best),
+        network=network,
         data=_data(arguments, root, run.config),
         precision=str(trainer.get("precision") or "32-true"),
     )

@@ -9,7 +9,7 @@ import torch
 
 from tsattn.bench.peers import huggingface_module, neuralforecast_module
 from tsattn.models import Forecast, ForecastNetwork
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
 from tsattn.training.datamodule import run_seed
 
 
@@ -21,6 +21,8 @@ class TrainMean(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast zeros; the windows are standardised by the training rows."""
         self.check_window(x_BTC)
@@ -90,6 +92,8 @@ class NeuralforecastPatchTST(_PublishedPatchTST):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast every channel as a series of its own."""
         self.check_window(x_BTC)
@@ -110,6 +114,8 @@ class HuggingFacePatchTST(_PublishedPatchTST):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast all channels."""
         self.check_window(x_BTC)

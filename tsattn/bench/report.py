@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.bench import auto, memory, mixture_timing
+from tsattn.bench import auto, forecasting, memory, mixture_timing
 from tsattn.bench.auto import Comparison
+from tsattn.bench.forecasting import ForecastTiming
 from tsattn.bench.gate import Check
 from tsattn.bench.kernels import KernelTiming
 from tsattn.bench.machine import busy_warning
@@ -27,11 +28,12 @@ Timings = (
     | Sequence[Comparison]
     | Sequence[MemoryUse]
     | Sequence[MixtureTiming]
+    | Sequence[ForecastTiming]
 )
 Cells = list[str]
 _WORDS = {
     "case", "recipe", "rows", "impl", "dtype", "activation", "causal", "phase", "who", "batch",
-    "layers", "how", "part", "precision",
+    "layers", "how", "part", "precision", "task",
 }  # fmt: skip
 
 
@@ -99,6 +101,8 @@ def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
         return memory.table(used)
     if mixed := _mixtures(timings):
         return mixture_timing.table(mixed)
+    if forecasts := [t for t in timings if isinstance(t, ForecastTiming)]:
+        return forecasting.table(forecasts)
     timed = [t for t in timings if isinstance(t, KernelTiming | TrainTiming)]
     peers = list(dict.fromkeys(peer for timing in timed for peer in timing.speed_ups))
     rows = [_cells(timing) + [_ratio(timing.speed_ups.get(p)) for p in peers] for timing in timed]

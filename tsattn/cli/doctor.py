@@ -37,6 +37,7 @@ PACKAGES = (
 )
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "neuralforecast": ("neuralforecast",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "ray": ("ray",),
     "bench": ("neuralforecast", "transformers"),
     "plots": ("matplotlib", "plotly", "tensorboard"),

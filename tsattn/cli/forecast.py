@@ -32,7 +32,9 @@ def forecast(words: Sequence[str]) -> int:
         TsattnError: the checkpoint or the data cannot be used, or a file would be replaced.
     """
     parser = _parser("forecast")
-    parser.add_argument("--levels", type=float, nargs="+", help="coverage of intervals in percent")
+    parser.add_argument(
+        "--future", type=Path | None, help="CSV file with the covariates that are known ahead"
+    )
     given = parser.parse_args(list(words))
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
@@ -40,6 +42,8 @@ def forecast(words: Sequence[str]) -> int:
         outlook = forecaster.outlook(
             given.data,
             given.levels,
+            future=given.future,
+            method=given.method,
             new_series=given.new_series,
             sort=given.sort,
             reading=_reading(given),
@@ -76,6 +80,9 @@ def backtest(words: Sequence[str]) -> int:
     parser = _parser("backtest")
     parser.add_argument("--windows", type=int, default=1, help="how many windows")
     parser.add_argument("--step", type=int, default=1, help="rows between two windows")
+    parser.add_argument(
+        "--refit", action="store_true", help="train again before each window, on the rows before it"
+    )
     given = parser.parse_args(list(words))
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
@@ -84,6 +91,9 @@ def backtest(words: Sequence[str]) -> int:
             given.data,
             given.windows,
             given.step,
+            given.refit,
+            levels=given.levels,
+            method=given.method,
             new_series=given.new_series,
             sort=given.sort,
             reading=_reading(given),
@@ -110,10 +120,13 @@ def _parser(command: str) -> ArgumentParser:
         prog=f"tsattn {command}", description=_ABOUT[command], allow_abbrev=False
     )
     add = parser.add_argument
-    add("--ckpt", type=Path, required=True, help="run folder, or a checkpoint's file")
+    add("--ckpt", type=Path, required=True, help="run folder, export, or a checkpoint's file")
     add("--data", type=Path, required=True, help="CSV file, wide or long (unique_id, ds, y)")
     add("--out", type=Path | None, required=command == "forecast", help="CSV file to write")
     add("--plot", type=Path | None, help="PNG file to write")
+    add("--levels", type=float, nargs="+", help="coverage of intervals in percent, as 80 95")
+    methods = "conformal, quantile" + (", adaptive" if command == "backtest" else "")
+    add("--method", type=str | None, help=f"how intervals are made: {methods}")
     add("--overwrite", action="store_true", help="replace existing output files")
     add("--new-series", action="store_true", help="also names the network was not trained on")
     add("--sort", action="store_true", help="order the rows of each series by time first")
@@ -144,7 +157,8 @@ def _require_free(given: Namespace) -> None:
             raise ConfigError(f"{path} is a folder; name a file")
         if path.exists() and not given.overwrite:
             raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
-        if path.resolve() == given.data.expanduser().resolve():
+        inputs = [one for one in (given.data, given.get("future")) if one]
+        if path.resolve() in [one.expanduser().resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ConfigError(f"--out and --plot are both {given.out}; give two names")
@@ -177,7 +191,8 @@ def _show_notes(notes: Sequence[str]) -> None:
 
 def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
     """Print the scores of each channel and of all, in both units."""
-    scores = [name for name in channels.columns if name not in ("unit", "channel")]
+    bands = [name for name in channels.columns if name.startswith(("coverage-", "width-"))]
+    scores = [n for n in channels.columns if n not in ("unit", "channel", *bands)]
     table = Table()
     for title in ("", "unit", *(name.upper() for name in scores)):
         table.add_column(title, justify="left" if title in ("", "unit") else "right")
@@ -186,5 +201,24 @@ def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
         for row in frame.to_dict("records"):
             numbers = (f"{row[name]:.4g}" for name in scores)
             table.add_row(str(row["channel"]), str(row["unit"]), *numbers, style=style)
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    console = Console() if Console().is_terminal else Console(width=120)
+    console.print(table)
+    if bands:
+        console.print(_band_table(shown, total, bands))
+
+
+def _band_table(channels: pd.DataFrame, total: pd.DataFrame, bands: Sequence[str]) -> Table:
+    """Return coverage in percent and mean width (standardised) of the levels."""
+    table = Table(title="intervals: coverage in percent, mean width in standardised units")
+    table.add_column("")
+    for name in bands:
+        score, _, level = name.partition("-")
+        table.add_column(f"{level} % {score}", justify="right")
+    for frame, style in ((channels, None), (total.assign(channel="all"), "bold")):
+        for row in frame[frame["unit"] == "standardised"].to_dict("records"):
+            cells = (
+                f"{100 * row[name]:.1f}" if name.startswith("coverage") else f"{row[name]:.4g}"
+                for name in bands
+            )
+            table.add_row(str(row["channel"]), *cells, style=style)
+    return table

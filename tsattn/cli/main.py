@@ -21,11 +21,14 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn validate  score a checkpoint on every validation window
   tsattn forecast  forecast new data from a checkpoint, in their own units
   tsattn backtest  forecast the end of known data, window by window, and score that
+  tsattn calibrate RUN: keep what intervals need in a run trained without it
+  tsattn refit     RUN: train once more on all rows, for forecasts from now on
+  tsattn export    a run as a folder to give away: safetensors, JSON, model card, ONNX
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
-  tsattn bench     kernels | auto | train: speed beside what people use today;
-                   run | plan: fill a table of many runs
+  tsattn bench     kernels | auto | train | forecast: speed beside what people use today;
+                   run | plan: fill a table of many runs; uncertainty: coverage of intervals
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
@@ -89,6 +92,10 @@ def _bench(words: list[str]) -> int:
 
         return grid_command(words)
     _quieten_libraries()
+    if words[:1] == ["uncertainty"]:
+        from tsattn.bench.uncertainty import uncertainty
+
+        return uncertainty(words[1:])
     from tsattn.bench.command import bench
 
     return bench(words)
@@ -133,9 +140,31 @@ def _forecast(words: list[str]) -> int:
 
 
 def _backtest(words: list[str]) -> int:
+    if "--refit" in words:
+        _quieten_libraries()
     from tsattn.cli.forecast import backtest
 
     return backtest(words)
+
+
+def _export(words: list[str]) -> int:
+    from tsattn.cli.export import export
+
+    return export(words)
+
+
+def _calibrate(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.cli.calibrate import calibrate
+
+    return calibrate(words)
+
+
+def _refit(words: list[str]) -> int:
+    _quieten_libraries()
+    from tsattn.cli.refit import refit
+
+    return refit(words)
 
 
 def _data(words: list[str]) -> int:
@@ -190,11 +219,14 @@ def _quieten_libraries() -> None:
 _COMMANDS: Mapping[str, Callable[[list[str]], int]] = {
     "backtest": _backtest,
     "bench": _bench,
+    "calibrate": _calibrate,
     "compare": _compare,
     "data": _data,
     "doctor": _doctor,
+    "export": _export,
     "forecast": _forecast,
     "leaderboard": _leaderboard,
     "moe": _moe,
+    "refit": _refit,
     "tune": _tune,
 }

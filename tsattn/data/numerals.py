@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,44 @@ def channel_values(
     values_RC = _read_values(table, columns, sign)
     unusable = ~np.isfinite(values_RC)
     if rows is not None:
-        unusable &= np.isin(np.arange(table.num_rows), rows)[:, np.newaxis]
-    bad = np.argwhere(unusable)
-    if len(bad):
+        needed = np.zeros(table.num_rows, dtype=bool)
+        needed[rows] = True
+        unusable &= needed[:, np.newaxis]
+    if unusable.any():
+        bad = np.argwhere(unusable)
         raise _bad_cells(table, [(int(row), columns[place]) for row, place in bad])
     return values_RC, notes
+
+
+def with_flags(table: Table, names: Sequence[str]) -> Table:
+    """Return the table with True and False of some columns as 1 and 0.
+
+    Args:
+        table: The file or frame.
+        names: Columns that may be there.
+    """
+    places = [place for place, name in enumerate(table.columns) if name in names]
+    flags = [place for place in places if pd.api.types.is_bool_dtype(table.cells(place))]
+    if not flags:
+        return table
+    columns = {place: table.cells(place) for place in range(len(table.columns))}
+    columns |= {place: columns[place].astype("Int8") for place in flags}
+    return replace(table, frame=pd.DataFrame(columns), body="")
+
+
+def covariate_values(
+    table: Table, columns: Sequence[int], decimal: str | None, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Read columns as `channel_values` does, and call them covariates where one has no number.
+
+    Raises:
+        DataError: A cell is no finite number; with lines, columns and what to do.
+    """
+    try:
+        return channel_values(table, columns, decimal, rows)[0]
+    except DataError as error:
+        told = str(error).replace("channels must hold", "covariates must hold")
+        raise DataError(told) from None
 
 
 def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) -> np.ndarray:

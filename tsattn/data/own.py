@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tsattn.data.numerals import channel_values
+from tsattn.data.numerals import channel_values, covariate_values, with_flags
 from tsattn.data.panel import Panel, Series, Step
 from tsattn.data.reading import Reading
 from tsattn.data.regularity import common_step, regular_step
@@ -52,8 +52,8 @@ def frame_table(frame: pd.DataFrame) -> Table:
     if not len(frame):
         raise DataError("the frame has no rows; expected a time column, channels and rows")
     cells = frame.set_axis(range(len(names)), axis=1).reset_index(drop=True)
-    for column in cells.columns:
-        if isinstance(cells[column].dtype, pd.PeriodDtype):
+    for column, dtype in enumerate(cells.dtypes):
+        if isinstance(dtype, pd.PeriodDtype):
             cells[column] = cells[column].dt.start_time
     return Table("the frame", names, cells, np.arange(len(cells)), unit="row")
 
@@ -72,6 +72,10 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
         DataError: The table cannot be used; with lines, columns and what to do.
     """
     layout = reading.layout or ("long" if set(LONG_COLUMNS) <= set(table.lowered) else "wide")
+    if reading.covariates:
+        table = with_flags(table, reading.covariates)
+        places = [place for place, one in enumerate(table.columns) if one in reading.covariates]
+        covariate_values(table, places, reading.decimal)
     read = _read_long if layout == "long" else _read_wide
     series, channels, time_column, step, notes = read(table, reading, name)
     notes = (*table.notes, f"layout: {layout}", f"time column: {time_column!r}", *notes)
@@ -139,15 +143,19 @@ def _read_long(table: Table, reading: Reading, name: str) -> Read:
     groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     times, notes = column_times(table, time, reading, groups)
     step = common_step(table, times, groups, [str(one) for one in names])
-    values_R1, value_notes = channel_values(table, [target], reading.decimal)
+    places = {place: one for place, one in enumerate(table.columns) if one in reading.covariates}
+    columns = [target, *(place for place in places if place not in (identity, time, target))]
+    values_RC, value_notes = channel_values(table, columns, reading.decimal)
     series = tuple(
-        Series(str(one), times[rows], values_R1[rows])
+        Series(str(one), times[rows], values_RC[rows])
         for one, rows in zip(names, groups, strict=True)
     )
-    extra = [one for one in table.columns if one.casefold() not in LONG_COLUMNS]
+    used = {identity, time, *columns}
+    extra = [one for place, one in enumerate(table.columns) if place not in used]
     if extra:
         notes += (f"columns not used: {', '.join(extra)}",)
-    return series, (table.columns[target],), table.columns[time], step, notes + value_notes
+    channels = tuple(table.columns[column] for column in columns)
+    return series, channels, table.columns[time], step, notes + value_notes
 
 
 def find_time_column(table: Table, given: str | None) -> int:

@@ -10,6 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsattn.data.calendar import HOURLY_FOUR, calendar_marks
+from tsattn.data.covariates import (
+    FittedCovariates,
+    RowCovariates,
+    name_covariates,
+    split_covariates,
+)
 from tsattn.data.panel import Panel
 from tsattn.data.scaling import Scaler
 from tsattn.data.splits import Borders, Part, count_windows, require_windows, split_borders
@@ -32,6 +38,7 @@ class Prepared:
         horizon: Horizon rows of a window.
         calendar: Names of the calendar features, in the order of the marks.
         notes: The panel's notes and whatever came up here.
+        covariates: Names of the covariates and what standardises them, where there are any.
     """
 
     train: Windows
@@ -44,6 +51,7 @@ class Prepared:
     horizon: int
     calendar: tuple[str, ...]
     notes: tuple[str, ...]
+    covariates: FittedCovariates | None = None
 
 
 def prepare(
@@ -53,6 +61,10 @@ def prepare(
     horizon: int,
     borders: Sequence[float | int] | None = None,
     calendar: Sequence[str] = HOURLY_FOUR,
+    known_future: Sequence[str] = (),
+    past: Sequence[str] = (),
+    static: Sequence[str] = (),
+    whole: bool = False,
 ) -> Prepared:
     """Split, standardise and cut a panel into windows.
 
@@ -66,22 +78,36 @@ def prepare(
         horizon: Rows that it forecasts, at least 1.
         borders: Three row ends or three shares, as `split_borders` takes them.
         calendar: Names of the calendar features.
+        known_future: Covariates that are known ahead: columns or calendar features.
+        past: Columns that are covariates up to now.
+        static: Columns of the long layout that are constant within each series.
+        whole: Whether all rows up to the end of the test part are for training, and none for
+            validation and test.
 
     Returns:
         The three parts, the scaler and the borders.
 
     Raises:
-        DataError: A part has no room for a window, or the borders do not fit.
+        DataError: A part has no room for a window, the borders do not fit, or a covariate cannot be
+            used.
     """
     if context < 1 or horizon < 1:
         raise DataError(f"context {context} and horizon {horizon} must be at least 1")
-    panel, fitting, notes = _fitting_series(panel, context, horizon, borders)
+    chosen = _whole_series if whole else _fitting_series
+    panel, fitting, notes = chosen(panel, context, horizon, borders)
+    covariates = None
+    if known_future or past or static:
+        names = name_covariates(panel, known_future, past, static)
+        panel, covariates = split_covariates(panel, names)
+        notes += (f"covariates: {names}",)
     scaler = _fit_scaler(panel, fitting)
     rows = [scaler.standardise(one.values_RC, index) for index, one in enumerate(panel.series)]
-    times = np.concatenate([one.times.to_numpy() for one in panel.series])
-    values_RC, marks_RM = torch.cat(rows), calendar_marks(pd.DatetimeIndex(times), calendar)
+    times = pd.DatetimeIndex(np.concatenate([one.times.to_numpy() for one in panel.series]))
+    values_RC, marks_RM = torch.cat(rows), calendar_marks(times, calendar)
+    fitted = covariates.fit([border.train for border in fitting]) if covariates else None
+    beside = covariates.standardised(fitted, times) if covariates and fitted else None
     windows = {
-        label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon)
+        label: _windows(values_RC, marks_RM, panel.lengths, parts, context, horizon, beside)
         for label, parts in _parts(fitting).items()
     }
     return Prepared(
@@ -93,6 +119,7 @@ def prepare(
         horizon=horizon,
         calendar=tuple(calendar),
         notes=panel.notes + notes + _constant_notes(panel, fitting),
+        covariates=fitted,
     )
 
 
@@ -161,6 +188,24 @@ def _fitting_series(
     return kept, tuple(divided[index] for index in keep), notes
 
 
+def _whole_series(
+    panel: Panel, context: int, horizon: int, borders: Sequence[float | int] | None
+) -> tuple[Panel, tuple[Borders, ...], tuple[str, ...]]:
+    """Return the panel of the series that have a window, all their rows in the training part."""
+    ends = [_borders_of(panel, one, context, borders).test[1] for one in range(panel.num_series)]
+    keep = [one for one, end in enumerate(ends) if count_windows((0, end), context, horizon)]
+    if not keep:
+        longest = max(ends)
+        raise DataError(
+            f"{panel.name}: {longest} rows, but one window needs {context + horizon} (context "
+            f"{context} + horizon {horizon}); bring more rows"
+        )
+    dropped = [one for one in range(panel.num_series) if one not in keep]
+    notes = _short_notes(panel, dropped, [], context + horizon)
+    whole = tuple(Borders((0, end), (end, end), (end, end)) for end in (ends[k] for k in keep))
+    return panel.with_series(tuple(panel.series[one] for one in keep)), whole, notes
+
+
 def _borders_of(
     panel: Panel, index: int, context: int, borders: Sequence[float | int] | None
 ) -> Borders:
@@ -204,6 +249,7 @@ def _windows(
     parts: Sequence[Part],
     context: int,
     horizon: int,
+    covariates: RowCovariates | None,
 ) -> Windows:
     starts: list[Tensor] = []
     owners: list[Tensor] = []
@@ -213,4 +259,5 @@ def _windows(
         starts.append(torch.arange(offset + begin, offset + begin + count))
         owners.append(torch.full((count,), index))
         offset += length
-    return Windows(values_RC, marks_RM, torch.cat(starts), torch.cat(owners), context, horizon)
+    places = torch.cat(starts), torch.cat(owners)
+    return Windows(values_RC, marks_RM, *places, context, horizon, covariates)

@@ -15,6 +15,7 @@ class Reading:
         day_first: Whether 03/04/2020 is the third of April.
         time_column: Header of the time column.
         layout: ``wide`` (a time column, then channels) or ``long`` (``unique_id, ds, y``).
+        covariates: Columns beside those to forecast; True and False in them count as 1 and 0.
     """
 
     delimiter: str | None = None
@@ -22,3 +23,4 @@ class Reading:
     day_first: bool | None = None
     time_column: str | None = None
     layout: Layout | None = None
+    covariates: tuple[str, ...] = ()

@@ -3,7 +3,8 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,12 @@ class Table:
 
     def cells(self, column: int) -> pd.Series:
         """Return one column by its position, numbers as numbers."""
-        return self.frame.iloc[:, column]
+        return self._columns[column]
+
+    @cached_property
+    def _columns(self) -> list[pd.Series]:
+        """Every column; taking one out of a frame takes longer than reading it."""
+        return [cells for _, cells in self.frame.items()]
 
     def text(self, column: int, rows: int | None = None) -> pd.Series:
         """Return the cells of one column as the text that the file has, stripped of blanks.
@@ -74,14 +80,24 @@ class Table:
                 self.body, self.delimiter, self.width, text=True, only=[column], rows=rows
             )
             cells = parsed[column]
-        return _as_text(cells)
+        return as_text(cells)
 
     def all_text(self) -> pd.DataFrame:
         """Return every cell as the text that the file has, stripped of blanks."""
         frame = self.frame
         if self.body:
             frame = _parse(self.body, self.delimiter, self.width, text=True)
-        return frame.apply(_as_text)
+        return frame.apply(as_text)
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """Return the table with some of its rows, by their positions."""
+        lines = self.body.split("\n") if self.body else []
+        return replace(
+            self,
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            positions=self.positions[rows],
+            body="\n".join(lines[row] for row in rows) if lines else "",
+        )
 
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""
@@ -142,7 +158,8 @@ def read_table(data: bytes, label: str, delimiter: str | None) -> Table:
     )
 
 
-def _as_text(cells: pd.Series) -> pd.Series:
+def as_text(cells: pd.Series) -> pd.Series:
+    """Return cells as text without blanks around it, ``NaN`` where there is none."""
     if cells.isna().any():
         cells = cells.astype(object).where(cells.notna(), "NaN")
     return cells.astype(str).str.strip()

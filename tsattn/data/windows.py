@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from tsattn.data.covariates import RowCovariates
 from tsattn.errors import ConfigError
-from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks, Index
+from tsattn.tensors import Context, ContextMarks, Covariates, Horizon, HorizonMarks, Index
 
 
 class WindowBatch(NamedTuple):
@@ -22,6 +23,7 @@ class WindowBatch(NamedTuple):
         past_marks_BTM: Calendar features of the context rows.
         future_marks_BHM: Calendar features of the horizon rows.
         index_B: Index of every window within its `Windows`.
+        covariates: What else is known; None where nothing is.
     """
 
     past_BTC: Context
@@ -29,6 +31,12 @@ class WindowBatch(NamedTuple):
     past_marks_BTM: ContextMarks
     future_marks_BHM: HorizonMarks
     index_B: Index
+    covariates: Covariates | None = None
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What a network takes by keyword, where there is any."""
+        return {} if self.covariates is None else {"covariates": self.covariates}
 
 
 class Windows(Dataset[WindowBatch]):
@@ -44,6 +52,7 @@ class Windows(Dataset[WindowBatch]):
         series_W: Series that every window belongs to.
         context: Context rows of a window.
         horizon: Horizon rows of a window.
+        covariates: Covariates of the same rows, where there are any.
 
     Example:
         >>> rows = torch.arange(10.0).unsqueeze(1)
@@ -61,7 +70,9 @@ class Windows(Dataset[WindowBatch]):
         series_W: Int[Tensor, " W"],
         context: int,
         horizon: int,
+        covariates: RowCovariates | None = None,
     ) -> None:
+        self.covariates = covariates
         self.values_RC = values_RC.contiguous()
         self.marks_RM = marks_RM.contiguous()
         self.starts_W = starts_W
@@ -94,6 +105,7 @@ class Windows(Dataset[WindowBatch]):
             past_marks_BTM=marks_BLM[:, : self.context],
             future_marks_BHM=marks_BLM[:, self.context :],
             index_B=index_B,
+            covariates=self._covariates(starts_B, index_B),
         )
 
     def _index(self, indices: int | slice | Sequence[int] | Tensor) -> Tensor:
@@ -102,6 +114,16 @@ class Windows(Dataset[WindowBatch]):
         index = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         # negative numbers count from the end, as everywhere in Python
         return torch.where(index < 0, index + len(self), index)
+
+    def _covariates(self, starts_B: Tensor, index_B: Tensor) -> Covariates | None:
+        if self.covariates is None:
+            return None
+        past_BLO = self._gather(self.covariates.past_RO, starts_B)
+        return Covariates(
+            known_BLG=self._gather(self.covariates.known_RG, starts_B),
+            past_BTO=past_BLO[:, : self.context],
+            static_BA=self.covariates.static_SA.index_select(0, self.series_W[index_B]),
+        )
 
     def _gather(self, rows_RF: Tensor, starts_B: Tensor) -> Tensor:
         num_rows, width = rows_RF.shape

@@ -1,6 +1,7 @@
 """Rolling evaluation: forecasts of rows that are known, and what they are worth."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor
 
 from tsattn.errors import ConfigError
+from tsattn.forecast.adaptive import adaptive_bands
+from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History
+from tsattn.forecast.intervals import Ahead, Band, Intervals, Method
 from tsattn.forecast.trained import Trained
 from tsattn.metrics import SCORES, naive_error, point_scores
 from tsattn.models import ForecastNetwork
@@ -17,6 +21,34 @@ from tsattn.models import ForecastNetwork
 UNITS = ("standardised", "original")
 AXES = ("window", "channel", "step")
 _ORDER = {"window": 0, "step": 1, "channel": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The intervals to score.
+
+    Attributes:
+        levels: coverage in percent.
+        method: how they are made.
+        intervals: what the checkpoint has for them.
+    """
+
+    levels: tuple[float, ...]
+    method: Method
+    intervals: Intervals
+
+    def bands(
+        self,
+        ahead: Ahead,
+        truth_WHK: Tensor,
+        step: int,
+        names: tuple[str, ...],
+        known: tuple[int | None, ...],
+    ) -> dict[float, Band]:
+        """Return standardised bands by level, of windows ``step`` rows apart."""
+        if self.method != "adaptive":
+            return self.intervals.bands(ahead, self.levels, self.method, names, known)
+        return adaptive_bands(self.intervals, ahead, truth_WHK, step, self.levels, names, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +62,11 @@ class Backtest:
         truth_WHK: the truth, likewise.
         naive_WK: by unit, what the seasonal naive forecast errs within each window's context.
         notes: what was recognised in the source.
+        bands: standardised intervals by level in percent; mostly none.
+        scale_K: the names' deviation, by which a standardised width becomes one in original units.
+        ahead: the forecasts as the network made them.
+        known: the names' places among those trained on.
+        step: rows between two windows.
     """
 
     names: tuple[str, ...]
@@ -38,9 +75,24 @@ class Backtest:
     truth_WHK: dict[str, Tensor]
     naive_WK: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    bands: Mapping[float, Band] = field(default_factory=dict)
+    scale_K: Tensor | None = None
+    ahead: Ahead | None = None
+    known: tuple[int | None, ...] = ()
+    step: int = 1
+
+    def with_bands(self, asked: Asked) -> "Backtest":
+        """Return the same forecasts with other intervals."""
+        assert self.ahead is not None
+        truth_WHK = self.truth_WHK["standardised"]
+        bands = asked.bands(self.ahead, truth_WHK, self.step, self.names, self.known)
+        return replace(self, bands=bands)
 
     def scores(self, *by: str) -> pd.DataFrame:
         """Return MSE, MAE, MASE, WAPE and sMAPE (`tsattn.metrics.point_scores`), tidy.
+
+        Where levels were asked for, also ``coverage-80`` (the share of the truth within the
+        interval, 0 to 1) and ``width-80`` (its mean width, in the unit) of each.
 
         Args:
             by: what has a row of its own, some of ``window``, ``channel`` and ``step`` (``step`` 1
@@ -49,9 +101,9 @@ class Backtest:
 
         Returns:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
-            also its ``cutoff``, the latest where series end at different times), and the five
-            scores; NaN where a score is not defined. A mean over channels in original units mixes
-            units where the channels do.
+            also its ``cutoff``, the latest where series end at different times), the five scores,
+            and two of every level; NaN where a score is not defined. A mean over channels in
+            original units mixes units where the channels do.
 
         Raises:
             ConfigError: an unknown name.
@@ -79,7 +131,27 @@ class Backtest:
                 columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK[place, channel])
             elif axis == "window":
                 columns["cutoff"] = pd.DatetimeIndex(self.cutoffs_WK.max(axis=1)[place])
-        return pd.DataFrame(columns | {name: scores[name].numpy() for name in SCORES})
+        named = {name: scores[name].numpy() for name in SCORES}
+        return pd.DataFrame(columns | named | self.band_scores(unit, kept))
+
+    def band_scores(self, unit: str, kept: list[str]) -> dict[str, np.ndarray]:
+        """Return the columns ``coverage-80`` and ``width-80`` of every level, a row for each group.
+
+        Args:
+            unit: one of `UNITS`, for the width.
+            kept: axes that have rows of their own, in the order of `AXES`.
+        """
+        truth_WHK = self.truth_WHK["standardised"]
+        scores: dict[str, np.ndarray] = {}
+        for level, band in sorted(self.bands.items()):
+            inside_WHK = (band.lower_WHK <= truth_WHK) & (truth_WHK <= band.upper_WHK)
+            width_WHK = band.upper_WHK - band.lower_WHK
+            if unit == "original" and self.scale_K is not None:
+                width_WHK = width_WHK * self.scale_K
+            for name, values_WHK in (("coverage", inside_WHK.double()), ("width", width_WHK)):
+                grouped = self._grouped(values_WHK, kept).mean(0)
+                scores[f"{name}-{level:.12g}"] = grouped.numpy()
+        return scores
 
     def _grouped(self, values_WHK: Tensor, kept: list[str]) -> Tensor:
         """Return entries x groups, the groups in the order of the kept axes."""
@@ -96,6 +168,7 @@ def evaluate(
     windows: int,
     step: int,
     together: tuple[int, ...] | None,
+    asked: Asked | None = None,
 ) -> Backtest:
     """Forecast windows over the rows of a history and keep the truth beside them.
 
@@ -107,17 +180,36 @@ def evaluate(
         step: rows between two.
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
+        asked: intervals to score too.
     """
     scaler = scaler_of(history, trained)
     starts_W = torch.arange(windows) * step
-    forecast = forecast_windows(
+    calendar = calendar_of(history, trained)
+    ahead = forecast_windows(
         network,
         scaler.standardise(history.values_KN.T),
-        calendar_of(history, trained),
+        calendar,
         trained,
         starts_W,
         together,
+        covariates_of(history, calendar, trained, together),
     )
+    return scored(ahead, history, trained, starts_W, asked)
+
+
+def scored(
+    ahead: Ahead, history: History, trained: Trained, starts_W: Tensor, asked: Asked | None
+) -> Backtest:
+    """Put the truth beside forecasts of windows.
+
+    Args:
+        ahead: the forecasts, standardised by the training's scaler.
+        history: the rows of all windows.
+        trained: what the network was trained on.
+        starts_W: the first row of every window.
+        asked: intervals to score too.
+    """
+    scaler, forecast = scaler_of(history, trained), ahead.mean_WHK
     require_finite(forecast, history)
     original_NK = torch.from_numpy(np.ascontiguousarray(history.values_KN.T))
     rows_WL = starts_W.unsqueeze(1) + torch.arange(trained.context + trained.horizon)
@@ -127,7 +219,8 @@ def evaluate(
     naive = naive_error(context, trained.season)
     cutoff_rows_KW = history.rows_KN[:, (starts_W + trained.context - 1).numpy()]
     moments = history.times.tz_localize(None).to_numpy()
-    return Backtest(
+    standardised = ((truth - mean_K) / scale_K).float().double()
+    made = Backtest(
         names=history.names,
         cutoffs_WK=moments[cutoff_rows_KW.T],
         forecast_WHK={
@@ -135,9 +228,14 @@ def evaluate(
             "original": forecast.double() * scale_K + mean_K,
         },
         truth_WHK={
-            "standardised": ((truth - mean_K) / scale_K).float().double(),
+            "standardised": standardised,
             "original": truth,
         },
         naive_WK={"standardised": naive / scale_K, "original": naive},
         notes=history.notes,
+        scale_K=scale_K,
+        ahead=ahead,
+        known=history.known,
+        step=int(starts_W[1]) if len(starts_W) > 1 else 1,
     )
+    return made.with_bands(asked) if asked else made

@@ -8,15 +8,44 @@ import torch
 from torch import Tensor
 
 from tsattn.data.calendar import calendar_marks, future_times
+from tsattn.data.covariates import RowCovariates
 from tsattn.data.scaling import Scaler
 from tsattn.data.windows import Windows
 from tsattn.errors import DataError
 from tsattn.forecast.history import History
+from tsattn.forecast.intervals import Ahead
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
 
 _VALUES = 1 << 21
 """Numbers of the windows that are forecast together, 8 MiB in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class NameCovariates:
+    """Covariates of every name, standardised.
+
+    Attributes:
+        known_KRG: those known ahead, over the history and, where that is needed, the horizon.
+        past_KNO: those known up to now, over the history.
+        static_KA: what does not change.
+    """
+
+    known_KRG: Tensor
+    past_KNO: Tensor
+    static_KA: Tensor
+
+    def rows(self, num_series: int, num_rows: int) -> RowCovariates:
+        """Return those of the first names, the same number of rows of each under each other."""
+        unknown = self.past_KNO.new_zeros(
+            num_series, num_rows - self.past_KNO.shape[1], self.past_KNO.shape[2]
+        )
+        past_SRO = torch.cat([self.past_KNO[:num_series], unknown], dim=1)
+        return RowCovariates(
+            self.known_KRG[:num_series, :num_rows].flatten(0, 1),
+            past_SRO.flatten(0, 1),
+            self.static_KA[:num_series],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +108,9 @@ def forecast_windows(
     trained: Trained,
     starts_W: Tensor,
     together: tuple[int, ...] | None,
-) -> Tensor:
-    """Return standardised forecasts [W, H, K] of windows.
+    covariates: NameCovariates | None = None,
+) -> Ahead:
+    """Return standardised forecasts of windows.
 
     Args:
         network: the network, of all channels or of one.
@@ -90,8 +120,10 @@ def forecast_windows(
         starts_W: the first row of every window.
         together: the names' places among the channels of a network that takes all of them, or None
             for a network of one channel.
+        covariates: of every name, over the rows, where the network takes any.
     """
-    marks_URM = calendar.marks(trained.calendar)[:, : len(values_RK)]
+    features = trained.calendar if network.uses_calendar else ()
+    marks_URM = calendar.marks(features)[:, : len(values_RK)]
     if together is None:
         values_SRC = values_RK.T.unsqueeze(-1)
         marks_SRM = marks_URM[torch.from_numpy(calendar.which_K)]
@@ -107,23 +139,33 @@ def forecast_windows(
         torch.arange(num_series).repeat_interleave(len(starts_W)),
         trained.context,
         trained.horizon,
+        covariates.rows(num_series, num_rows) if covariates else None,
     )
-    y_WHC = _run(network, windows)
-    y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
-    if together is None:
-        return y_SWHC.squeeze(-1).permute(1, 2, 0)
-    return y_SWHC[0][:, :, torch.tensor(together)]
+
+    def by_name(y_WHC: Tensor) -> Tensor:
+        y_SWHC = y_WHC.unflatten(0, (num_series, len(starts_W)))
+        if together is None:
+            return y_SWHC.squeeze(3).movedim(0, 2)
+        return y_SWHC[0][:, :, torch.tensor(together)]
+
+    made = _run(network, windows)
+    quantiles = made.quantiles_WHKQ
+    return Ahead(by_name(made.mean_WHK), None if quantiles is None else by_name(quantiles))
 
 
-def _run(network: ForecastNetwork, windows: Windows) -> Tensor:
+def _run(network: ForecastNetwork, windows: Windows) -> Ahead:
     size = max(1, _VALUES // ((windows.context + windows.horizon) * network.channels))
     parts: list[Tensor] = []
+    quantiles: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+            marks = batch.past_marks_BTM, batch.future_marks_BHM
+            forecast = network(batch.past_BTC, *marks, **batch.extras)
             parts.append(forecast.mean.float())
-    return torch.cat(parts)
+            if forecast.quantiles is not None:
+                quantiles.append(forecast.quantiles.float())
+    return Ahead(torch.cat(parts), torch.cat(quantiles) if quantiles else None)
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:

@@ -9,12 +9,15 @@ import torch
 from tsattn.data.reading import Reading
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
+from tsattn.forecast.covariates import covariates_ahead, require_known, split_ahead
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
 from tsattn.forecast.history import History, read_history
+from tsattn.forecast.intervals import Bands, Intervals, checked_levels, in_original, intervals_of
 from tsattn.forecast.outlook import Outlook
-from tsattn.forecast.sources import Frame, open_source
+from tsattn.forecast.sources import Frame, Source, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
+from tsattn.training.artifact import RECORD_FILE, is_artifact
 from tsattn.training.checkpoint import load_trained
 from tsattn.training.folder import RunFolder
 
@@ -33,6 +36,8 @@ class Forecaster:
     Args:
         network: the network; it is put into evaluation mode.
         trained: what its checkpoint says of the data it was trained on.
+        intervals: what its checkpoint says of the uncertainty of its forecasts.
+        run: the run folder that it was loaded from, for training again.
 
     Example:
         >>> forecaster = Forecaster.load("demo")
@@ -40,9 +45,17 @@ class Forecaster:
         (192, 8)
     """
 
-    def __init__(self, network: ForecastNetwork, trained: Trained) -> None:
+    def __init__(
+        self,
+        network: ForecastNetwork,
+        trained: Trained,
+        intervals: Intervals | None = None,
+        run: RunFolder | None = None,
+    ) -> None:
         self.network = network.eval()
         self.trained = trained
+        self.intervals = intervals or Intervals(network.quantiles, None)
+        self.run = run
         self._alone: ForecastNetwork | None = None
 
     @classmethod
@@ -50,15 +63,20 @@ class Forecaster:
         """Open a checkpoint; nothing in the file is executed.
 
         Args:
-            path: a run folder, whose best checkpoint is taken, or a checkpoint's file.
+            path: a run folder, whose best checkpoint is taken, a checkpoint's file, or a folder
+                that ``tsattn export`` wrote.
             network: a network to load the weights into, for one that a checkpoint cannot name.
 
         Raises:
             CheckpointError: there is none, it is damaged or foreign, or says nothing of its data.
         """
-        file = _checkpoint(Path(path).expanduser())
+        path = Path(path).expanduser()
+        file = _checkpoint(path)
         loaded, record = load_trained(file, network)
-        return cls(loaded, trained_of(record, loaded, str(file)))
+        trained = trained_of(record, loaded, str(file))
+        intervals = intervals_of(record, loaded, trained, str(file))
+        run = RunFolder(path) if path.is_dir() and file != path else None
+        return cls(loaded, trained, intervals, run)
 
     @property
     def context(self) -> int:
@@ -75,6 +93,8 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
+        method: str | None = None,
         new_series: bool = False,
         sort: bool = False,
         reading: Reading = _AS_IS,
@@ -86,7 +106,13 @@ class Forecaster:
                 polars, or the path of a CSV file. Only the last ``context`` rows of each series
                 have to be whole. A network trained on a wide frame also takes a long one whose
                 ``unique_id`` are its channels, and the other way round.
-            levels: coverage of intervals in percent; no checkpoint holds what they need yet.
+            levels: coverage of intervals in percent, such as ``[80, 95]``.
+            future: a frame or file like ``frame``, with the covariates that are known ahead for the
+                timestamps of the horizon; more rows and columns do not matter. Without it they are
+                the last rows of ``frame`` itself, behind the last one with a value to forecast.
+            method: ``conformal`` (scores of the validation windows, see `Intervals.bands`; about
+                the network's quantiles where it has some) or ``quantile`` (those quantiles as they
+                are); by default conformal where the checkpoint is calibrated.
             new_series: also forecast names that the network was not trained on, each by itself and
                 standardised by the mean and deviation of all its rows in the frame; those trained
                 on keep their scale, and none has to be there. Only networks that treat channels
@@ -96,14 +122,22 @@ class Forecaster:
 
         Returns:
             A frame of the same library and shape, in original units: the source's time column and
-            channel names, or ``unique_id, ds, y``; the horizon's rows only.
+            channel names, or ``unique_id, ds, y``; the horizon's rows only. After each channel (or
+            ``y``) the ends of its intervals, ``OT-lo-95, OT-lo-80, OT-hi-80, OT-hi-95``.
 
         Raises:
             DataError: the frame cannot be forecast; with series, rows and columns.
-            ConfigError: ``levels``, or ``new_series`` with a network that cannot.
+            ConfigError: ``levels`` that the checkpoint cannot give, also of new series, or
+                ``new_series`` with a network that cannot.
         """
         return self.outlook(
-            frame, levels, new_series=new_series, sort=sort, reading=reading
+            frame,
+            levels,
+            future=future,
+            method=method,
+            new_series=new_series,
+            sort=sort,
+            reading=reading,
         ).frame()
 
     def outlook(
@@ -111,6 +145,8 @@ class Forecaster:
         frame: Frame,
         levels: Sequence[float] | None = None,
         *,
+        future: Frame | None = None,
+        method: str | None = None,
         new_series: bool = False,
         sort: bool = False,
         reading: Reading = _AS_IS,
@@ -121,24 +157,37 @@ class Forecaster:
             DataError: the frame cannot be forecast.
             ConfigError: ``levels``, or ``new_series`` with a network that cannot.
         """
-        _refuse_levels(levels)
+        chosen = checked_levels(levels)
+        how = self.intervals.method(method) if chosen else None
+        if how == "adaptive":
+            raise ConfigError(
+                "method adaptive learns from truth that arrives window by window, so it belongs to "
+                "backtest; take conformal"
+            )
         network = self._network(new_series=new_series)
-        history = self._history(frame, self.context, "the context", new_series, sort, reading)
+        source = open_source(frame, reading)
+        source, ahead = self._ahead(source, future, sort, reading)
+        history = self._history(source, self.context, "the context", new_series, sort)
         scaler = scaler_of(history, self.trained)
         calendar = calendar_of(history, self.trained)
         values_NK = scaler.standardise(history.values_KN.T)
+        together = self._together(history, new_series=new_series)
         unknown_HK = values_NK.new_zeros(self.horizon, values_NK.shape[1])
-        forecast_1HK = forecast_windows(
+        ahead = forecast_windows(
             network,
             torch.cat([values_NK, unknown_HK]),
             calendar,
             self.trained,
             torch.zeros(1, dtype=torch.int64),
-            self._together(history, new_series=new_series),
+            together,
+            covariates_ahead(history, calendar, self.trained, together, ahead),
         )
-        require_finite(forecast_1HK, history)
-        mean_1HK = scaler.to_original(forecast_1HK, torch.zeros(1, dtype=torch.int64))
-        return Outlook(history, calendar, mean_1HK[0].T.numpy())
+        require_finite(ahead.mean_WHK, history)
+        mean_1HK = scaler.to_original(ahead.mean_WHK, torch.zeros(1, dtype=torch.int64))
+        bands: Bands = {}
+        if how is not None:
+            bands = self.intervals.bands(ahead, chosen, how, history.names, history.known)
+        return Outlook(history, calendar, mean_1HK[0].T.numpy(), in_original(bands, scaler))
 
     def backtest(
         self,
@@ -147,6 +196,8 @@ class Forecaster:
         step: int = 1,
         refit: bool = False,
         *,
+        levels: Sequence[float] | None = None,
+        method: str | None = None,
         new_series: bool = False,
         sort: bool = False,
         reading: Reading = _AS_IS,
@@ -160,7 +211,12 @@ class Forecaster:
             frame: as in `predict`, with ``context + horizon + (windows - 1) * step`` rows or more.
             windows: how many windows.
             step: rows between two windows.
-            refit: training again before each window; not supported yet, only False is taken.
+            refit: train again before each window, on all rows before it
+                (`tsattn.forecast.refitting`); prints the cost first. It needs a forecaster that was
+                loaded from a run folder, and takes 20 windows at most.
+            levels: coverage of intervals in percent, to be scored too.
+            method: as in `predict`, or ``adaptive``: conformal, its level corrected as truth
+                arrives (`tsattn.forecast.adaptive`).
             new_series: as in `predict`; a new series' scale comes from all its rows, those to be
                 forecast included.
             sort: order the rows of each series by time first.
@@ -171,26 +227,38 @@ class Forecaster:
 
         Raises:
             DataError: the frame cannot be forecast, or is too short.
-            ConfigError: ``windows`` or ``step`` below 1, ``refit``, or ``new_series`` with a
-                network that cannot.
+            ConfigError: ``windows`` or ``step`` below 1, ``levels`` or ``refit`` that cannot be,
+                or ``new_series`` with a network that cannot.
         """
-        from tsattn.forecast.backtest import evaluate  # needs torchmetrics, which takes its time
+        from tsattn.forecast.backtest import (
+            Asked,
+            evaluate,
+            scored,
+        )  # needs torchmetrics, which takes its time
 
         _refuse_sizes(windows=windows, step=step)
-        if refit:
+        chosen = checked_levels(levels)
+        how = self.intervals.method(method) if chosen else None
+        if refit and new_series:
             raise ConfigError(
-                "refit=True would train the network again before every window, and a checkpoint "
-                "has neither the training rows nor the recipe for that; leave it out to score the "
-                "network as it is, or run tsattn fit on the rows before each window"
+                "refit=True trains on all rows before each window, so there are no new series; "
+                "leave one of them out"
             )
         network = self._network(new_series=new_series)
         rows = self.context + self.horizon + (windows - 1) * step
         needed = (
             f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
         )
-        history = self._history(frame, rows, needed, new_series, sort, reading)
+        source, _ = self._ahead(open_source(frame, reading), None, sort, reading)
+        history = self._history(source, rows, needed, new_series, sort)
         together = self._together(history, new_series=new_series)
-        return evaluate(network, history, self.trained, windows, step, together)
+        asked = Asked(chosen, how, self.intervals) if how else None
+        if refit:
+            from tsattn.forecast.refitting import forecast_refitted
+
+            ahead = forecast_refitted(self, history, windows, step, together)
+            return scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
+        return evaluate(network, history, self.trained, windows, step, together, asked)
 
     def _network(self, *, new_series: bool) -> ForecastNetwork:
         """Return the network, or for new series its twin of one channel."""
@@ -207,33 +275,33 @@ class Forecaster:
         history.require_same_times()
         return tuple(place for place in history.known if place is not None)
 
+    def _ahead(
+        self, source: Source, future: Frame | None, sort: bool, reading: Reading
+    ) -> tuple[Source, Source | None]:
+        """Return the rows to forecast from, and those with what is known ahead."""
+        if future is not None:
+            require_known(self.trained)
+            return source, open_source(future, reading)
+        return split_ahead(source, self.trained, sort=sort)
+
     def _history(
-        self, frame: Frame, rows: int, needed: str, new_series: bool, sort: bool, reading: Reading
+        self, source: Source, rows: int, needed: str, new_series: bool, sort: bool
     ) -> History:
-        source = open_source(frame, reading)
         return read_history(
             source, self.trained, rows, new_series=new_series, sort=sort, needed=needed
         )
 
 
 def _checkpoint(path: Path) -> Path:
-    if not path.is_dir():
+    if not path.is_dir() or is_artifact(path):
         return path
     best = RunFolder(path).best
     if not best.is_file():
         raise CheckpointError(
-            f"{path} is a folder without {best.relative_to(path)}; expected a run folder of tsattn "
-            "fit, or a checkpoint's file"
+            f"{path} is a folder without {best.relative_to(path)} or {RECORD_FILE}; expected a run "
+            "folder of tsattn fit, a folder of tsattn export, or a checkpoint's file"
         )
     return best
-
-
-def _refuse_levels(levels: Sequence[float] | None) -> None:
-    if levels:
-        raise ConfigError(
-            f"levels {list(levels)}: this checkpoint holds a point forecaster, neither quantiles "
-            "nor residuals to make intervals from; leave levels out"
-        )
 
 
 def _refuse_sizes(**sizes: int) -> None:

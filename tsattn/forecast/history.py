@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
 from tsattn.data.own import LONG_COLUMNS, column_times, find_time_column
 from tsattn.data.table import Table
@@ -109,8 +110,9 @@ def _wide(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
     table = source.table
-    time = _time_column(source, trained)
-    columns = [column for column in range(len(table.columns)) if column != time]
+    time = time_column_of(source, trained)
+    beside = {place for place, name in enumerate(table.columns) if name in trained.beside}
+    columns = [column for column in range(len(table.columns)) if column not in beside | {time}]
     unnamed = [column + 1 for column in columns if not table.columns[column]]
     if unnamed:
         raise DataError(
@@ -119,7 +121,7 @@ def _wide(
         )
     names = tuple(table.columns[column] for column in columns)
     known = match(names, trained, table.label, new_series=new_series)
-    times, notes = _times(source, time, None)
+    times, notes = times_of(source, time, None)
     order = np.argsort(times.asi8, kind="stable") if sort else np.arange(len(times))
     _require_rows([order], (table.label,), rows, needed)
     tail = order[-rows:]
@@ -145,16 +147,11 @@ def _long(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
     table = source.table
-    identity, time, target = _long_columns(table)
-    codes, uniques = pd.factorize(table.text(identity))
-    names = tuple(str(name) for name in uniques)
-    nameless = np.flatnonzero(np.array(names)[codes] == "")
-    if len(nameless):
-        raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
+    identity, time, target = long_columns(table)
+    identities = identities_of(table, identity)
+    names, groups = identities.names, identities.groups
     known = match(names, trained, table.label, new_series=new_series)
-    by_series = np.argsort(codes, kind="stable")
-    groups = np.split(by_series, np.cumsum(np.bincount(codes))[:-1])
-    times, notes = _times(source, time, groups)
+    times, notes = times_of(source, time, groups)
     if sort:
         groups = [group[np.argsort(times.asi8[group], kind="stable")] for group in groups]
     places = tuple(f"{table.label}, series {name!r}" for name in names)
@@ -165,10 +162,9 @@ def _long(
     values_R1, more = channel_values(
         table, [target], source.reading.decimal, None if new_series else rows_KN.reshape(-1)
     )
-    identities = table.cells(identity)
     return History(
         source=source,
-        labels=tuple(identities.iloc[group[0]] for group in groups),
+        labels=identities.labels,
         names=names,
         known=known,
         values_KN=values_R1[:, 0][rows_KN],
@@ -185,7 +181,7 @@ def _label(source: Source, column: int) -> Any:
     return "date" if isinstance(label, str) and not label else label
 
 
-def _time_column(source: Source, trained: Trained) -> int:
+def time_column_of(source: Source, trained: Trained) -> int:
     """Return the position of the time column: the one that was asked for, trained on, or found."""
     columns, given = source.table.columns, source.reading.time_column
     if source.index:
@@ -196,7 +192,12 @@ def _time_column(source: Source, trained: Trained) -> int:
     return find_time_column(source.table, given)
 
 
-def _long_columns(table: Table) -> tuple[int, int, int]:
+def long_columns(table: Table) -> tuple[int, int, int]:
+    """Return the positions of unique_id, ds and y.
+
+    Raises:
+        DataError: one of them is missing.
+    """
     places = {name: place for place, name in enumerate(table.lowered)}
     missing = [name for name in LONG_COLUMNS if name not in places]
     if missing:
@@ -208,7 +209,7 @@ def _long_columns(table: Table) -> tuple[int, int, int]:
     return identity, time, target
 
 
-def _times(
+def times_of(
     source: Source, column: int, groups: Sequence[np.ndarray] | None
 ) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
     """Return the timestamps; those of a frame are taken as they are, with their time zone."""

@@ -1,15 +1,18 @@
 """Pictures of forecasts and of their errors. They need the extra ``plots``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from tsattn.errors import MissingExtraError
 from tsattn.forecast.backtest import Backtest
 from tsattn.forecast.outlook import Outlook
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PANELS = 8
@@ -31,7 +34,7 @@ def require_pictures() -> None:
 
 
 def draw_outlook(path: Path, outlook: Outlook) -> None:
-    """Draw the end of the context and the forecast, in original units over time.
+    """Draw the end of the context and the forecast with its intervals, in original units over time.
 
     One panel per channel or series, the last 8 of them.
 
@@ -51,6 +54,11 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
         seen = history.times[history.rows_KN[place, -tail:]].tz_localize(None)
         unseen = outlook.times[place].tz_localize(None)
         axis.plot(seen, history.values_KN[place, -tail:], color=_PAST, linewidth=0.9)
+        for level, band in sorted(outlook.bands.items(), reverse=True):
+            ends = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
+            shade = 0.15 + 0.25 * (1 - level / 100)
+            label = f"{level:g} %"
+            axis.fill_between(unseen, *ends, color=_FORECAST, alpha=shade, linewidth=0, label=label)
         axis.plot(unseen, outlook.mean_KH[place], color=_FORECAST, linewidth=1.3, label="forecast")
         axis.axvline(unseen[0], color="#999999", linewidth=0.7, linestyle=":")
         axis.set_title(history.names[place], fontsize=9, loc="left")
@@ -63,11 +71,15 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
 def draw_errors(path: Path, backtest: Backtest) -> None:
     """Draw standardised MSE and MAE by horizon step: the mean, and the last 8 channels.
 
+    Where levels were scored, also the coverage of their bands by step, beside the level, and their
+    mean standardised width.
+
     Args:
         path: the PNG file to write.
         backtest: what was scored.
     """
-    figure, axes = _figure(2)
+    levels = sorted(backtest.bands)
+    figure, axes = _figure(4 if levels else 2)
     mean, single = backtest.scores("step"), backtest.scores("channel", "step")
     mean, single = (one[one["unit"] == "standardised"] for one in (mean, single))
     for axis, score in zip(axes, ("mse", "mae"), strict=False):
@@ -80,7 +92,28 @@ def draw_errors(path: Path, backtest: Backtest) -> None:
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=7)
     axes[0].legend(fontsize=6, loc="upper left", frameon=False, ncols=2)
+    if levels:
+        _draw_bands(axes[2], axes[3], mean, levels)
     figure.savefig(path, dpi=130, format="png")
+
+
+def _draw_bands(
+    coverage: "Axes", width: "Axes", mean: pd.DataFrame, levels: Sequence[float]
+) -> None:
+    """Draw how much of the truth the bands hold at every step, and how wide they are."""
+    for place, level in enumerate(levels):
+        color = f"C{place}"
+        coverage.plot(mean["step"], 100 * mean[f"coverage-{level:.12g}"], color=color, linewidth=1)
+        coverage.axhline(level, color=color, linewidth=0.8, linestyle=":")
+        label = f"{level:g} %"
+        width.plot(mean["step"], mean[f"width-{level:.12g}"], color=color, linewidth=1, label=label)
+    coverage.set_title("coverage in percent (dotted: the level)", fontsize=9, loc="left")
+    width.set_title("mean width, standardised", fontsize=9, loc="left")
+    width.set_ylim(bottom=0)
+    width.legend(fontsize=7, frameon=False)
+    for axis in (coverage, width):
+        axis.set_xlabel("horizon step", fontsize=8)
+        axis.tick_params(labelsize=7)
 
 
 def _figure(panels: int) -> "tuple[Figure, list]":

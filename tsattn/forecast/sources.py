@@ -103,5 +103,6 @@ def _from_polars(frame: Any, reading: Reading) -> Source:
 
 
 def _for_polars(cells: Any) -> Any:
-    times = isinstance(cells, pd.DatetimeIndex)
-    return cells.tz_localize(None).to_numpy() if times else cells
+    if isinstance(cells, pd.DatetimeIndex):
+        return cells.tz_localize(None).to_numpy()
+    return cells.to_numpy() if isinstance(cells, pd.Index) else cells

@@ -8,11 +8,13 @@ import pandas as pd
 import torch
 
 from tsattn.data.calendar import FEATURES
+from tsattn.data.covariates import FittedCovariates, recorded_covariates
 from tsattn.data.panel import Layout, Step
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import decode_step
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
+from tsattn.tensors import CovariateSizes
 
 _KEYS = ("layout", "time_column", "channels", "series", "step", "season", "context", "horizon",
          "calendar", "scaler_mean", "scaler_scale")  # fmt: skip
@@ -32,6 +34,7 @@ class Trained:
         horizon: rows that it forecasts.
         calendar: calendar features, in the order of the marks.
         scaler: mean and deviation of the training rows, one column per name.
+        covariates: what helps to forecast, where there is anything.
     """
 
     layout: Layout
@@ -43,11 +46,17 @@ class Trained:
     horizon: int
     calendar: tuple[str, ...]
     scaler: Scaler
+    covariates: FittedCovariates | None = None
 
     @property
     def kind(self) -> str:
         """What a name is called in messages: ``channel`` or ``series``."""
         return "channel" if self.layout == "wide" else "series"
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Columns that are covariates, and are not forecast."""
+        return self.covariates.names.columns if self.covariates else ()
 
 
 def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str) -> Trained:
@@ -99,7 +108,12 @@ def _parse(data: Mapping[str, Any]) -> Trained:
             data["scaler_mean"].double().reshape(1, -1),
             data["scaler_scale"].double().reshape(1, -1),
         ),
+        covariates=recorded_covariates(data),
     )
+
+
+def _sizes(trained: Trained) -> CovariateSizes:
+    return trained.covariates.names.sizes if trained.covariates else CovariateSizes()
 
 
 def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) -> None:
@@ -109,6 +123,9 @@ def _require_agreement(trained: Trained, network: ForecastNetwork, source: str) 
         "names that repeat": len(set(trained.names)) != len(trained.names),
         "sizes that are not the network's": (channels, trained.context, trained.horizon)
         != (network.channels, network.context, network.horizon),
+        "covariates that are not the network's": network.covariate_sizes != _sizes(trained),
+        "covariates that are channels too": trained.layout == "wide"
+        and bool(set(trained.beside) & set(trained.names)),
         "a scaler of another width": not len(trained.names)
         == scaler.mean_SC.shape[1]
         == scaler.scale_SC.shape[1],

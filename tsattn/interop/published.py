@@ -112,6 +112,8 @@ def to_state_dict(network: ForecastNetwork) -> dict[str, Tensor]:
         homeless.append("calendar_features=0")
     if network.init_args.get("prenorm"):
         homeless.append("prenorm=True")
+    if any(network.covariate_sizes):
+        homeless.append(f"covariates ({network.covariate_sizes})")
     if homeless:
         raise ConfigError(f"the published code has no place for {', '.join(homeless)}")
     return {name: view.clone().contiguous() for name, view in views.items()}

@@ -4,11 +4,19 @@ import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from tsattn.tensors import Context, ContextMarks, Horizon, HorizonMarks
+from tsattn.tensors import (
+    Context,
+    ContextMarks,
+    Covariates,
+    CovariateSizes,
+    Horizon,
+    HorizonMarks,
+)
 
 
 def _no_losses() -> dict[str, Tensor]:
@@ -20,8 +28,10 @@ class Forecast:
     """What a network says about the horizon.
 
     Attributes:
-        mean: point forecast, [batch, horizon, channels], in the unit of the window.
-        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None.
+        mean: point forecast, [batch, horizon, channels], in the unit of the window; the median of
+            networks that forecast quantiles.
+        quantiles: [batch, horizon, channels, quantiles] where they were trained, else None; in the
+            order of the network's ``quantiles``.
         losses: auxiliary losses by name, before their weights (`tsattn.nn.auxiliary.loss_weights`),
             summed over the layers; the task adds them to its loss. Mostly empty.
     """
@@ -29,6 +39,15 @@ class Forecast:
     mean: Horizon
     quantiles: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=_no_losses)
+
+
+LATER_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {"quantiles": None, "known_covariates": 0, "past_covariates": 0, "static_covariates": 0}
+)
+"""Arguments of networks that records and recipes leave out where they have this value.
+
+They came later; networks that do without them are described as before.
+"""
 
 
 class TokenPlaces(NamedTuple):
@@ -54,6 +73,16 @@ def require_at_least(minimum: int, **sizes: int) -> None:
             raise ValueError(f"{name} must be at least {minimum}, got {size}")
 
 
+def covariate_sizes(known: int, past: int, static: int) -> CovariateSizes:
+    """Return the numbers of covariates, none of them negative.
+
+    Raises:
+        ValueError: a number below zero.
+    """
+    require_at_least(0, known_covariates=known, past_covariates=past, static_covariates=static)
+    return CovariateSizes(known, past, static)
+
+
 class ForecastNetwork(nn.Module):
     """Base of all networks: ``network(x_BTC, marks_BTM, future_marks_BHM) -> Forecast``.
 
@@ -64,10 +93,16 @@ class ForecastNetwork(nn.Module):
         channels: number of channels C.
         context: number of steps T it looks at.
         horizon: number of steps H it forecasts.
+        covariate_sizes: how many covariates of each kind it takes; none unless a subclass says so.
         init_args: the arguments of its constructor.
+        quantiles: levels of the quantiles that it forecasts; None for a point forecast.
+        uses_calendar: whether it looks at calendar features; where not, nobody has to make them.
     """
 
     init_args: dict[str, Any]
+    covariate_sizes = CovariateSizes()
+    quantiles: tuple[float, ...] | None = None
+    uses_calendar: bool = True
 
     def __init__(self, channels: int, context: int, horizon: int) -> None:
         super().__init__()
@@ -97,6 +132,8 @@ class ForecastNetwork(nn.Module):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast the horizon of each window.
 
@@ -104,6 +141,7 @@ class ForecastNetwork(nn.Module):
             x_BTC: the context, [batch, context, channels].
             marks_BTM: calendar features of the context, for networks that use them.
             future_marks_BHM: calendar features of the horizon.
+            covariates: what else is known, for networks that were built for it.
         """
         raise NotImplementedError
 
@@ -125,4 +163,36 @@ class ForecastNetwork(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects windows of [batch, context {self.context}, "
                 f"channels {self.channels}], got {list(x_BTC.shape)}"
+            )
+
+    def check_covariates(
+        self, batch: int, covariates: Covariates | None, horizon: int | None = None
+    ) -> None:
+        """Refuse covariates of other shapes than the network was built for, or their absence.
+
+        Args:
+            batch: number of windows.
+            covariates: what was given.
+            horizon: steps ahead that covariates have; ``None`` means the network's horizon.
+
+        Raises:
+            ValueError: with what was given and what was expected.
+        """
+        sizes, steps = self.covariate_sizes, self.context + (horizon or self.horizon)
+        if covariates is None:
+            if any(sizes):
+                raise ValueError(
+                    f"{type(self).__name__} was built for covariates ({sizes}), got none"
+                )
+            return
+        expected = [
+            [batch, steps, sizes.known],
+            [batch, self.context, sizes.past],
+            [batch, sizes.static],
+        ]
+        given = [list(one.shape) for one in covariates]
+        if given != expected:
+            raise ValueError(
+                f"{type(self).__name__} expects covariates (known, past, static) of shapes "
+                f"{expected}, got {given}"
             )

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from tsattn.models.base import Forecast, ForecastNetwork
 from tsattn.nn import ForecastHead
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
 
 
 class DLinear(ForecastNetwork):
@@ -26,6 +26,8 @@ class DLinear(ForecastNetwork):
 
     Source: Zeng et al. 2023, "Are transformers effective for time series forecasting?", section 4.
     """
+
+    uses_calendar = False
 
     def __init__(
         self,
@@ -48,6 +50,8 @@ class DLinear(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast every channel from its own window; calendar features are not used."""
         self.check_window(x_BTC)

@@ -3,7 +3,7 @@
 import torch
 
 from tsattn.models.base import Forecast, ForecastNetwork
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
 
 
 class LastValue(ForecastNetwork):
@@ -14,6 +14,8 @@ class LastValue(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast the last value."""
         self.check_window(x_BTC)
@@ -44,6 +46,8 @@ class SeasonalNaive(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast the values one season earlier."""
         self.check_window(x_BTC)
@@ -59,6 +63,8 @@ class WindowMean(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
         """Forecast the mean."""
         self.check_window(x_BTC)

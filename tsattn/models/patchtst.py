@@ -1,25 +1,33 @@
 """PatchTST with active attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tsattn.models.base import Forecast, ForecastNetwork, TokenPlaces, require_at_least
+from tsattn.models.base import (
+    Forecast,
+    ForecastNetwork,
+    TokenPlaces,
+    covariate_sizes,
+    require_at_least,
+)
 from tsattn.nn import (
     EncoderLayer,
     FeedForward,
     ForecastHead,
     MultiHeadActiveAttention,
     PatchEmbedding,
+    QuantileLevels,
     RevIN,
     token_norm,
 )
 from tsattn.nn.auxiliary import Losses, summed
-from tsattn.nn.norm import NormKind
+from tsattn.nn.covariates import PatchCovariates, Told
+from tsattn.nn.norm import NormKind, WindowStatistics
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
-from tsattn.tensors import Context, ContextMarks, HorizonMarks
+from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks
 
 _CACHED_FEATURES = 1 << 19
 """Tokens times width of the channels that are evaluated together: 2 MiB in float32."""
@@ -62,19 +70,29 @@ class PatchTST(ForecastNetwork):
         recompute: compute the inside of every layer again in the backward pass instead of keeping
             it: the same training, a fifth or a third slower, in about half the memory; see
             `tsattn.nn.slices`.
+        known_covariates: number of covariates that are known ahead, over context and horizon.
+        past_covariates: number of covariates that are known over the context alone.
+        static_covariates: number of features that do not change within a series.
+        quantiles: levels of the quantiles to forecast, with 0.5 among them, for example
+            ``[0.1, 0.5, 0.9]``; the output map then has one output per step and quantile. ``None``
+            means a point forecast.
 
     Raises:
-        ValueError: sizes that cannot work, an unknown activation, norm or implementation.
+        ValueError: sizes or quantiles that cannot work, an unknown activation, norm or
+            implementation.
 
     Source: Nie et al. 2023, "A time series is worth 64 words"; details (residual scores, doubled
     dropout, batch norm) as in the authors' published code. Departure: the value activation,
-    equation 20 of the active-attention paper.
+    equation 20 of the active-attention paper. Addition: covariates, `tsattn.nn.covariates`; without
+    them nothing is added, neither weights nor work.
 
     Example:
         >>> network = PatchTST(channels=7, context=336, horizon=192, value_activation="tanh")
         >>> network(torch.randn(4, 336, 7)).mean.shape
         torch.Size([4, 192, 7])
     """
+
+    uses_calendar = False
 
     def __init__(
         self,
@@ -102,11 +120,18 @@ class PatchTST(ForecastNetwork):
         subtract_last: bool = False,
         attention_impl: str = "auto",
         recompute: bool = False,
+        known_covariates: int = 0,
+        past_covariates: int = 0,
+        static_covariates: int = 0,
+        quantiles: Sequence[float] | None = None,
     ) -> None:
         super().__init__(channels, context, horizon)
         require_at_least(1, num_layers=num_layers, d_model=d_model, d_ff=d_ff)
+        self.covariate_sizes = covariate_sizes(known_covariates, past_covariates, static_covariates)
         patch_length = min(16, context) if patch_length is None else patch_length
         stride = max(1, patch_length // 2) if stride is None else stride
+        self.levels = QuantileLevels.of(quantiles)
+        self.quantiles = self.levels.levels if self.levels else None
         self.revin = (
             RevIN(channels, affine=revin_affine, subtract_last=subtract_last) if revin else None
         )
@@ -131,10 +156,22 @@ class PatchTST(ForecastNetwork):
         )
         self.head = ForecastHead(
             d_model * self.embed.num_patches,
-            horizon,
+            horizon * (len(self.levels) if self.levels else 1),
             channels,
             individual=individual_head,
             dropout=head_dropout,
+        )
+        self.covariates = (
+            PatchCovariates(
+                self.covariate_sizes,
+                horizon,
+                patch_length,
+                d_model,
+                dropout=dropout,
+                outputs=len(self.levels) if self.levels else 1,
+            )
+            if any(self.covariate_sizes)
+            else None
         )
 
     def forward(
@@ -142,11 +179,21 @@ class PatchTST(ForecastNetwork):
         x_BTC: Context,
         marks_BTM: ContextMarks | None = None,
         future_marks_BHM: HorizonMarks | None = None,
+        *,
+        covariates: Covariates | None = None,
     ) -> Forecast:
-        """Forecast every channel from its own window; calendar features are not used."""
+        """Forecast every channel from its own window and the covariates, without the calendar.
+
+        Raises:
+            ValueError: a window or covariates of another shape than built for.
+        """
         self.check_window(x_BTC)
+        told = self._told(x_BTC.shape[0], covariates)
         x, statistics = self.revin.normalise(x_BTC) if self.revin else (x_BTC, None)
-        y_BCH, losses = self._in_parts(x) if self._evaluates_in_parts else self._forecast(x)
+        forecast = self._in_parts if self._evaluates_in_parts else self._forecast
+        y_BCH, losses = forecast(x, told)
+        if self.levels:
+            return self._with_quantiles(self.levels, y_BCH, statistics, losses)
         y_BHC = y_BCH.transpose(1, 2)
         if self.revin and statistics:
             y_BHC = self.revin.restore(y_BHC, statistics)
@@ -161,26 +208,65 @@ class PatchTST(ForecastNetwork):
         channels = torch.arange(self.channels).repeat_interleave(embed.num_patches)
         return TokenPlaces(middles_P.clamp_max(self.context - 1).repeat(self.channels), channels)
 
-    def _forecast(self, x_BTC: Tensor, head_weight: Tensor | None = None) -> tuple[Tensor, Losses]:
-        tokens = self.embed(x_BTC)
-        x_BPD, losses = self._apply_layers(tokens.flatten(0, 1))
-        return self.head(x_BPD.view_as(tokens), head_weight), losses
+    def _told(self, batch: int, covariates: Covariates | None) -> Told | None:
+        ahead = None if self.covariates is None else self.covariates.horizon
+        self.check_covariates(batch, covariates, ahead)
+        if self.covariates is None or covariates is None:
+            return None
+        return self.covariates(covariates, self.embed)
 
-    def _in_parts(self, x_BTC: Tensor) -> tuple[Tensor, Losses]:
+    def _with_quantiles(
+        self,
+        levels: QuantileLevels,
+        outputs_BCO: Tensor,
+        statistics: WindowStatistics | None,
+        losses: Losses,
+    ) -> Forecast:
+        """Make quantiles of the outputs, step by step: those of a step lie together."""
+        sizes = (*outputs_BCO.shape[:2], self.horizon, len(levels))
+        outputs_BHCQ = outputs_BCO.reshape(sizes).transpose(1, 2)
+        median_BHC, gaps_BHCG = levels.split(outputs_BHCQ)
+        if self.revin and statistics:
+            median_BHC = self.revin.restore(median_BHC, statistics)
+            gaps_BHCG = self.revin.restore_distances(gaps_BHCG, statistics)
+        return Forecast(median_BHC, levels.join(median_BHC, gaps_BHCG), losses)
+
+    def _forecast(
+        self, x_BTC: Tensor, told: Told | None, head_weight: Tensor | None = None
+    ) -> tuple[Tensor, Losses]:
+        tokens = self.embed(x_BTC)
+        if told is not None:
+            tokens = tokens + told.tokens_BPD.unsqueeze(1)
+        x_BPD, losses = self._apply_layers(tokens.flatten(0, 1))
+        tokens = x_BPD.view_as(tokens)
+        y_BCH = self.head(tokens, head_weight)
+        if told is not None and self.covariates is not None:
+            y_BCH = self.covariates.added_to(y_BCH, tokens, told)
+        return y_BCH, losses
+
+    def _in_parts(self, x_BTC: Tensor, told: Told | None) -> tuple[Tensor, Losses]:
         """Forecast few channels at a time, as windows of their own, whose tokens fit a cache."""
         batch, context, channels = x_BTC.shape
         windows = x_BTC.transpose(1, 2).reshape(-1, context, 1)
-        parts = torch.split(windows, max(1, _CACHED_FEATURES // self.head.features))
+        size = max(1, _CACHED_FEATURES // self.head.features)
+        parts = torch.split(windows, size)
         weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
-        forecasts = [self._forecast(part, weight)[0] for part in parts]
+        tellings: list[Told | None] = [None] * len(parts)
+        if told is not None:
+            rows = torch.arange(batch, device=x_BTC.device).repeat_interleave(channels)
+            tellings = [told.of(some) for some in torch.split(rows, size)]
+        pairs = zip(parts, tellings, strict=True)
+        forecasts = [self._forecast(part, one, weight)[0] for part, one in pairs]
         return torch.cat(forecasts).view(batch, channels, -1), {}
 
     @property
     def _evaluates_in_parts(self) -> bool:
         """Whether channels share all maps, and every token is fed by itself.
 
-        A mixture's losses are those of a whole batch.
+        A mixture's losses are those of a whole batch, and an exported graph is of any batch.
         """
+        if torch.compiler.is_exporting():
+            return False
         if self.training or torch.is_grad_enabled() or self.head.individual:
             return False
         return all(type(layer.feedforward) is FeedForward for layer in self.layers)

@@ -7,6 +7,7 @@ from tsattn.nn.encoder import EncoderLayer
 from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.head import ForecastHead
 from tsattn.nn.norm import RevIN, token_norm
+from tsattn.nn.quantiles import QuantileLevels
 
 __all__ = [
     "CalendarEmbedding",
@@ -16,6 +17,7 @@ __all__ = [
     "ForecastHead",
     "MultiHeadActiveAttention",
     "PatchEmbedding",
+    "QuantileLevels",
     "RevIN",
     "token_norm",
 ]

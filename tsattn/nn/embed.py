@@ -58,11 +58,14 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x_BTC: Context) -> Tensor:
         """Return the tokens [B, C, P, D]."""
+        return self.dropout(self.project(self.cut(x_BTC)) + self.position)
+
+    def cut(self, x_BTC: Context) -> Tensor:
+        """Return the patches [B, C, P, patch_length]."""
         x_BCT = x_BTC.transpose(1, 2)
         if self.padding:
             x_BCT = F.pad(x_BCT, (0, self.padding), mode="replicate")
-        patches = x_BCT.unfold(-1, self.patch_length, self.stride)
-        return self.dropout(self.project(patches) + self.position)
+        return x_BCT.unfold(-1, self.patch_length, self.stride)
 
 
 class CalendarEmbedding(nn.Module):

@@ -60,7 +60,8 @@ class ForecastHead(nn.Module):
         weight: Tensor = self.weight
         if x.ndim == 4:
             # turning the weight around is less work than turning many tokens
-            many = not self.individual and x.shape[0] * x.shape[1] > len(weight)
+            many = torch.compiler.is_exporting() or x.shape[0] * x.shape[1] > len(weight)
+            many = many and not self.individual
             if many and weight_of_tokens is None:
                 weight_of_tokens = self.weight_of_tokens(x.shape[2])
             if weight_of_tokens is None:

@@ -61,6 +61,15 @@ class RevIN(nn.Module):
             y_BHC = (y_BHC - self.bias) / (self.weight + self.restore_eps)
         return y_BHC * statistics.spread_B1C + statistics.level_B1C
 
+    def restore_distances(self, gaps_BHCG: Tensor, statistics: WindowStatistics) -> Tensor:
+        """Put the spread back into distances within a forecast, which are never negative.
+
+        Where a channel's weight is negative, `restore` turns up into down; distances stay positive.
+        """
+        if self.weight is not None:
+            gaps_BHCG = gaps_BHCG / (self.weight + self.restore_eps).abs().unsqueeze(-1)
+        return gaps_BHCG * statistics.spread_B1C.unsqueeze(-1)
+
 
 class TokenBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of tokens [B, L, D]: each feature over batch and positions."""

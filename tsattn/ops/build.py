@@ -79,6 +79,7 @@ class Status(NamedTuple):
 class _State:
     loaded = False
     failure = ""
+    withheld = False
 
 
 def status() -> Status:
@@ -123,6 +124,8 @@ def is_ready() -> bool:
     What ``impl="auto"`` asks. It never raises: a build that fails is reported as one warning, and
     again only after `build_all`.
     """
+    if _State.withheld:
+        return False
     if _State.loaded:
         return True
     if not _library().exists() and (_obstacle() or _known_failure()):
@@ -138,6 +141,16 @@ def is_ready() -> bool:
         )
         return False
     return True
+
+
+@contextmanager
+def withheld() -> Generator[None, None, None]:
+    """Let `is_ready` say no, so that ``impl="auto"`` computes in plain torch; for tracing."""
+    before, _State.withheld = _State.withheld, True
+    try:
+        yield
+    finally:
+        _State.withheld = before
 
 
 def build_all() -> Path:

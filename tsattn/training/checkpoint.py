@@ -17,12 +17,15 @@ import torch
 
 from tsattn.errors import CheckpointError
 from tsattn.models import NETWORKS, ForecastNetwork
+from tsattn.models.base import LATER_OPTIONS
 from tsattn.nn.parts import build_part, describe_part
+from tsattn.training.artifact import is_artifact, read_artifact
 
 RECORD = "tsattn"
 FORMAT = 1
 
-_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size")
+_DATA_OF_A_RUN = ("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size",
+                  "covariates")  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
 _LARGEST = 10**7  # of any size in a record
 _FREE_TO_DIFFER = ("attention_impl", "computing", "dropout", "head_dropout", "recompute")
@@ -37,14 +40,17 @@ def describe_network(network: ForecastNetwork) -> dict[str, Any]:
     given when it is opened.
     """
     arguments: dict[str, Any] = {}
-    for name, value in network.init_args.items():
+    given = {k: v for k, v in network.init_args.items() if v != LATER_OPTIONS.get(k, ...)}
+    for name, value in given.items():
         part = describe_part(value) if callable(value) else None
         if part is not None or isinstance(value, _PLAIN):
             arguments[name] = value if part is None else part
+        elif isinstance(value, (list, tuple)) and all(isinstance(one, _PLAIN) for one in value):
+            arguments[name] = list(value)
     return {
         "class": type(network).__name__,
         "arguments": arguments,
-        "not_stored": sorted(network.init_args.keys() - arguments.keys()),
+        "not_stored": sorted(given.keys() - arguments.keys()),
     }
 
 
@@ -103,19 +109,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if not isinstance(record.get("format"), int) or not _is_whole(content):
         raise CheckpointError(f"{path} is not a whole checkpoint of tsattn; take another one")
-    if record["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {record['format']}, this version reads up to {FORMAT}; "
-            "upgrade tsattn"
-        )
+    _require_known(record["format"], path)
     return content
+
+
+def _require_known(version: Any, path: Path) -> None:
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version}, this version reads up to {FORMAT}; upgrade tsattn"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, or a folder that ``tsattn export`` wrote in the same form."""
+    if not path.is_dir():
+        return read_checkpoint(path)
+    record, weights = read_artifact(path)
+    _require_known(record.get("format"), path)
+    return {RECORD: record, "state_dict": {f"network.{n}": one for n, one in weights.items()}}
 
 
 def load_network(path: str | Path, network: ForecastNetwork | None = None) -> ForecastNetwork:
     """Build a checkpoint's network and load its weights; it comes back in evaluation mode.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or a folder that ``tsattn export`` wrote.
         network: a network to load the weights into, for one whose class or arguments a checkpoint
             cannot name (a class of your own, a callable as ``value_activation``).
 
@@ -134,7 +152,7 @@ def load_trained(
     Raises:
         CheckpointError: as `load_network`.
     """
-    content = read_checkpoint(path)
+    content = _read(Path(path))
     if network is None:
         _require_weights_to_fit(content, Path(path))
         network = build_network(content[RECORD]["network"])
@@ -179,7 +197,7 @@ def load_weights(network: ForecastNetwork, path: str | Path | None) -> dict[str,
     """
     if path is None:
         return {}
-    content = read_checkpoint(path)
+    content = _read(Path(path))
     require_same_network(content, network, Path(path))
     _load(network, content, Path(path))
     return content[RECORD].get("data") or {}
@@ -261,13 +279,13 @@ def require_same_run(
     """
     record = content[RECORD]
     differing = [
-        f"{name} {now[name]!r} instead of {then[name]!r}"
+        f"{name} {now.get(name)!r} instead of {then[name]!r}"
         for then, now, names in (
             (record.get("data") or {}, data, _DATA_OF_A_RUN),
             (record.get("training") or {}, training, tuple(training)),
         )
         for name in names
-        if name in then and then[name] != now[name]
+        if name in then and then[name] != now.get(name)
     ]
     if differing:
         raise CheckpointError(
@@ -306,6 +324,8 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
 
 
 def _neighbours(path: Path) -> str:
+    if is_artifact(path):
+        return ": it is an export, for tsattn forecast and backtest; give the run's checkpoint"
     folder = path.parent
     found = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else []
     return f"; {folder} has {', '.join(found)}" if found else ""

@@ -18,7 +18,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tsattn.errors import ConfigError
+from tsattn.models.base import LATER_OPTIONS
 from tsattn.training import report
+from tsattn.training.calibrating import calibrate_best
 from tsattn.training.callbacks import (
     MONITOR,
     EpochTable,
@@ -51,8 +53,13 @@ _LINKS = {
     "data.horizon": "model.network.init_args.horizon",
     "data.calendar_features": "model.network.init_args.calendar_features",
     "data.season": "model.network.init_args.season",
+    "data.known_covariates": "model.network.init_args.known_covariates",
+    "data.past_covariates": "model.network.init_args.past_covariates",
+    "data.static_covariates": "model.network.init_args.static_covariates",
 }
+_COVARIATES = ("known_future", "past", "static")
 _NOT_SAVED = (
+    "calibrate",
     "config",
     "ckpt_path",
     "estimate",
@@ -87,7 +94,13 @@ def run(
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI with a run folder, a test after every fit, and a result."""
+    """LightningCLI with a run folder, a test after every fit, and a result.
+
+    Attributes:
+        data_class: the data module that is built from the settings.
+    """
+
+    data_class: type[ForecastData] = ForecastData
 
     def __init__(
         self,
@@ -103,7 +116,7 @@ class TrainingCLI(LightningCLI):
         self.table: EpochTable | None = None
         super().__init__(
             ForecastTask,
-            ForecastData,
+            self.data_class,
             save_config_callback=None,
             parser_class=RecipeParser,
             trainer_defaults={"num_sanity_val_steps": 0, "use_distributed_sampler": False},
@@ -146,6 +159,13 @@ class TrainingCLI(LightningCLI):
             "--upcycle",
             type=Path | None,
             help="with fit: start a network of mixtures from this checkpoint of the dense one",
+        )
+        parser.add_argument(
+            "--calibrate",
+            type=bool,
+            default=True,
+            help="with fit: keep what intervals need, the residuals of the validation windows, in "
+            "the best checkpoint",
         )
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.set_defaults(
@@ -218,7 +238,7 @@ class TrainingCLI(LightningCLI):
         if self.keeps_files:
             self.table = EpochTable(self.folder.metrics)
             callbacks += [StayStopped(), self.table, self.routing_epochs]
-            callbacks += checkpoint_callbacks(self.folder)
+            callbacks += self.savers()
             callbacks += [report.SchedulePicture(self.folder), FirstSteps()]
         if self.estimating:
             callbacks.append(FirstSteps(stop=True, least_steps=5, least_seconds=5.0))
@@ -238,9 +258,14 @@ class TrainingCLI(LightningCLI):
                 f"these trainer settings cannot work here: {error}; see tsattn doctor"
             ) from error
 
+    def savers(self) -> list[Callback]:
+        """Return the callbacks that keep checkpoints."""
+        return [*checkpoint_callbacks(self.folder)]
+
     def before_fit(self) -> None:
         """Create the run folder; from here on files are written."""
         self.model.trainable()
+        self.model.require_covariates(self.datamodule)
         if checkpoint := self._given.ckpt_path:
             content = read_checkpoint(checkpoint)
             require_same_network(content, self.model.network, checkpoint)
@@ -293,7 +318,7 @@ class TrainingCLI(LightningCLI):
 
     def validate(self, **_: Any) -> None:
         """Score the checkpoint that was named on the validation windows."""
-        load_weights(self.model.network, self._given.ckpt_path)
+        self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path))
         self.trainer.validate(self.model, self.datamodule)
 
     def _test(self, checkpoint: Path | None) -> None:
@@ -314,6 +339,14 @@ class TrainingCLI(LightningCLI):
             epochs=epochs,
             seconds=self.table.seconds if self.table else 0.0,
         )
+        if self.keeps_files and self._given.calibrate:
+            self.result["conformal"] = calibrate_best(
+                self.model,
+                self.datamodule,
+                self.folder.best,
+                limit=self._given.trainer.limit_val_batches,
+                device=self.trainer.strategy.root_device,
+            )
         report.show_result(self.result)
         if self.keeps_files:
             write_atomically(self.folder.result, as_json(self.result))
@@ -340,6 +373,13 @@ class TrainingCLI(LightningCLI):
             given.data.root = Path(given.data.root).expanduser().resolve()
         text = self._parser(self.subcommand).dump(given, skip_unset=False)
         settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
+        # what is not used is left out, as in files from before
+        data = settings["data"].items()
+        settings["data"] = {k: v for k, v in data if v is not None or k not in _COVARIATES}
+        network = settings["model"]["network"].get("init_args", {})
+        for name, off in LATER_OPTIONS.items():
+            if network.get(name, ...) == off:
+                del network[name]
         return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
 
 

@@ -54,11 +54,20 @@ class ForecastData(L.LightningDataModule):
         delimiter: what separates cells; ``None`` recognises it.
         decimal: decimal point or comma; ``None`` recognises it.
         day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
+        known_future: covariates that are known ahead, over the horizon too: columns, which are then
+            not forecast, or calendar features by name.
+        past: columns that are covariates known up to now, and not forecast.
+        static: columns of the long layout that are constant within each series.
 
     Raises:
         ConfigError: a batch without windows.
         DataError: the data cannot be read or cut into windows.
+
+    Attributes:
+        whole: whether all rows are for training (`tsattn.training.refit`).
     """
+
+    whole = False
 
     def __init__(
         self,
@@ -76,6 +85,9 @@ class ForecastData(L.LightningDataModule):
         delimiter: str | None = None,
         decimal: str | None = None,
         day_first: bool | None = None,
+        known_future: list[str] | None = None,
+        past: list[str] | None = None,
+        static: list[str] | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -88,12 +100,14 @@ class ForecastData(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.borders = borders
         self.calendar = calendar
+        self.covariates = (known_future or [], past or [], static or [])
         self.reading = Reading(
             delimiter=delimiter,
             decimal=decimal,
             day_first=day_first,
             time_column=time_column,
             layout=layout,
+            covariates=tuple(name for names in self.covariates for name in names),
         )
         self._prepared: Prepared | None = None
 
@@ -103,12 +117,17 @@ class ForecastData(L.LightningDataModule):
         if self._prepared is None:
             panel = load_panel(self.dataset, root=self.root, reading=self.reading)
             context, horizon = auto_sizes(panel, *self.sizes)
+            known_future, past, static = self.covariates
             self._prepared = prepare(
                 panel,
                 context=context,
                 horizon=horizon,
                 borders=self.borders,
                 calendar=self.calendar,
+                known_future=known_future,
+                past=past,
+                static=static,
+                whole=self.whole,
             )
         return self._prepared
 
@@ -133,6 +152,21 @@ class ForecastData(L.LightningDataModule):
         return len(self.calendar)
 
     @property
+    def known_covariates(self) -> int:
+        """Number of covariates that are known ahead."""
+        return len(self.covariates[0])
+
+    @property
+    def past_covariates(self) -> int:
+        """Number of covariates that are known up to now."""
+        return len(self.covariates[1])
+
+    @property
+    def static_covariates(self) -> int:
+        """Number of features that are constant within each series."""
+        return len(self.covariates[2])
+
+    @property
     def season(self) -> int:
         """Steps of a season, as the distance of two rows suggests."""
         return default_season(self.prepared.panel.step_seconds)
@@ -147,7 +181,15 @@ class ForecastData(L.LightningDataModule):
 
         Args:
             trained: the description of that data; empty for a network without training.
+
+        Raises:
+            ConfigError: the checkpoint was trained on all rows, so nothing is left to score it on.
         """
+        if trained.get("whole"):
+            raise ConfigError(
+                "this checkpoint was trained on all rows, those of validation and test included, "
+                "so a score would say nothing; its result.json names the run that was validated"
+            )
         if trained and trained["sha256"] != self.prepared.panel.sha256:
             now = self.prepared.panel
             print(
@@ -174,7 +216,8 @@ class ForecastData(L.LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """Return what a forecast on new data needs to know, in plain values and tensors."""
         prepared, panel = self.prepared, self.prepared.panel
-        return {
+        covariates = prepared.covariates.record() if prepared.covariates else {}
+        return covariates | {
             "name": panel.name,
             "sha256": panel.sha256,
             "layout": panel.layout,
@@ -192,6 +235,7 @@ class ForecastData(L.LightningDataModule):
             "scaler_scale": prepared.scaler.scale_SC,
             "batch_size": self.batch_size,
             "notes": list(prepared.notes),
+            **({"whole": True} if self.whole else {}),
         }
 
     def _loader(

@@ -1,11 +1,12 @@
 """What training minimises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tsattn.metrics import pinball
 
 LossName = Literal["mse", "mae", "huber", "quantile"]
 
@@ -28,16 +29,29 @@ def make_loss(name: LossName, quantile: float = 0.5) -> Callable[[Tensor, Tensor
     if not 0 < quantile < 1:
         raise ValueError(f"quantile must be in (0, 1), got {quantile}")
 
-    def pinball(forecast: Tensor, target: Tensor) -> Tensor:
-        error = target - forecast
-        return torch.maximum(quantile * error, (quantile - 1) * error).mean()
+    def of_one(forecast: Tensor, target: Tensor) -> Tensor:
+        return pinball(forecast, target, quantile).mean()
 
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "mse": F.mse_loss,
         "mae": F.l1_loss,
         "huber": F.huber_loss,
-        "quantile": pinball,
+        "quantile": of_one,
     }
     if name not in losses:
         raise ValueError(f"unknown loss {name!r}; expected one of {', '.join(losses)}")
     return losses[name]
+
+
+def quantile_loss(quantiles_BHCQ: Tensor, target_BHC: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return the pinball loss, a mean over all entries and levels.
+
+    Args:
+        quantiles_BHCQ: forecasts of the quantiles.
+        target_BHC: the truth.
+        levels: their levels ``q``.
+
+    Source: Koenker and Bassett 1978; the mean over levels as in Wen et al. 2017 ("MQ-RNN").
+    """
+    levels_Q = quantiles_BHCQ.new_tensor(levels)
+    return pinball(quantiles_BHCQ, target_BHC.unsqueeze(-1), levels_Q).mean()

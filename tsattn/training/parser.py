@@ -77,7 +77,7 @@ def _nearest(given: str, known: list[str]) -> str:
 def known_words() -> list[str]:
     """Every key a recipe may hold and every class it may name."""
     keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
-    keys += ["estimate", "upcycle"]
+    keys += ["calibrate", "estimate", "upcycle"]
     for prefix, owner in (
         ("trainer", Trainer),
         ("model", ForecastTask),

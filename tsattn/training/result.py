@@ -110,6 +110,7 @@ def result_of(
     best = read_checkpoint(checkpoint)["epoch"] + 1 if checkpoint else None
     return {
         **scores_of(task.test_errors, len(prepared.test)),
+        **({"quantiles": task.test_quantiles.compute()} if task.test_quantiles is not None else {}),
         "floors": floors(data, scored),
         "recipes": recipes,
         "training": task.describe() | {"batch_size": data.batch_size},

@@ -138,7 +138,9 @@ def serve_test(network: ForecastNetwork, data: ForecastData) -> ServedTest:
                 for counter in counters.values():
                     counter.rows_B = windows.starts_W[index_B]
                 batch = windows[index_B]
-                network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+                network(
+                    batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM, **batch.extras
+                )
     finally:
         for hook in hooks:
             hook.remove()

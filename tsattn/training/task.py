@@ -10,11 +10,13 @@ from torch import Tensor
 
 from tsattn.data.windows import WindowBatch
 from tsattn.errors import ConfigError, NonFiniteLossError
-from tsattn.metrics import WindowErrors
+from tsattn.metrics import QuantileErrors, WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import plan_competitions
+from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
+from tsattn.tensors import CovariateSizes
 from tsattn.training.checkpoint import (
     FORMAT,
     RECORD,
@@ -23,7 +25,7 @@ from tsattn.training.checkpoint import (
     require_same_network,
 )
 from tsattn.training.datamodule import ForecastData, run_seed
-from tsattn.training.losses import LossName, make_loss
+from tsattn.training.losses import LossName, make_loss, quantile_loss
 from tsattn.training.schedules import EpochDecay, Place, Schedule
 
 OptimizerName = Literal["adam", "adamw"]
@@ -35,8 +37,9 @@ class ForecastTask(L.LightningModule):
     Args:
         network: the network.
         loss: ``mse``, ``mae``, ``huber`` or ``quantile``, see `make_loss`; the networks' auxiliary
-            losses are added in training, each with the weight that its layers state.
-        quantile: which quantile ``loss="quantile"`` aims at.
+            losses are added in training, each with the weight that its layers state. A network with
+            quantiles is trained with ``quantile``: the mean over its levels (`quantile_loss`).
+        quantile: which quantile ``loss="quantile"`` aims at in a network without quantiles.
         optimizer: ``adam`` or ``adamw``.
         learning_rate: the rate that the schedule's factor multiplies.
         weight_decay: of the optimiser.
@@ -76,6 +79,8 @@ class ForecastTask(L.LightningModule):
         self.loss_weights = loss_weights(network)
         self.val_errors = WindowErrors(network.channels)
         self.test_errors = WindowErrors(network.channels)
+        levels = network.quantiles
+        self.test_quantiles = QuantileErrors(levels, central_pairs(levels)) if levels else None
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **arguments: Any) -> "ForecastTask":
@@ -84,7 +89,9 @@ class ForecastTask(L.LightningModule):
 
     def forward(self, batch: WindowBatch) -> Forecast:
         """Forecast a batch of windows."""
-        return self.network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM)
+        return self.network(
+            batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM, **batch.extras
+        )
 
     def training_step(self, batch: WindowBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, auxiliary losses included."""
@@ -117,11 +124,18 @@ class ForecastTask(L.LightningModule):
         """Score a batch of test windows and return its forecasts [B, H, C]."""
         forecast, _ = self._step(batch)
         self.test_errors.update(forecast.mean.float(), batch.future_BHC, batch.index_B)
+        if self.test_quantiles is not None and forecast.quantiles is not None:
+            self.test_quantiles.update(forecast.quantiles, batch.future_BHC)
         return forecast.mean
 
     def _step(self, batch: WindowBatch) -> tuple[Forecast, Tensor]:
         forecast = self(batch)
-        return forecast, self.criterion(forecast.mean.float(), batch.future_BHC)
+        levels = self.network.quantiles
+        if levels and forecast.quantiles is not None and self.loss_name == "quantile":
+            loss = quantile_loss(forecast.quantiles.float(), batch.future_BHC, levels)
+        else:
+            loss = self.criterion(forecast.mean.float(), batch.future_BHC)
+        return forecast, loss
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores over all windows."""
@@ -133,6 +147,8 @@ class ForecastTask(L.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Score from nothing, and remember which windows published code would score."""
         self.test_errors.reset()
+        if self.test_quantiles is not None:
+            self.test_quantiles.reset()
         self.test_errors.first = self._data.published_test_windows if self._data else 0
 
     def on_test_epoch_end(self) -> None:
@@ -140,6 +156,26 @@ class ForecastTask(L.LightningModule):
         scores = self.test_errors.compute()
         self.log("test/mse", scores["mse"].float(), sync_dist=True)
         self.log("test/mae", scores["mae"].float(), sync_dist=True)
+
+    def require_covariates(self, data: ForecastData) -> None:
+        """Refuse data with other covariates than the network takes.
+
+        Raises:
+            ConfigError: with the numbers of both.
+        """
+        found = CovariateSizes(data.known_covariates, data.past_covariates, data.static_covariates)
+        if found != self.network.covariate_sizes:
+            raise ConfigError(
+                f"{type(self.network).__name__} takes covariates {self.network.covariate_sizes}; "
+                f"the data have {found}; leave out --data.known_future, --data.past and "
+                "--data.static, or train PatchTST or EncoderDecoderTransformer (built in Python, "
+                "with known_covariates, past_covariates and static_covariates)"
+            )
+
+    def on_fit_start(self) -> None:
+        """Refuse data with covariates that the network has no place for."""
+        if self._data:
+            self.require_covariates(self._data)
 
     def on_train_start(self) -> None:
         """Plan the competitions of the training, or go on with the plan of a resumed one."""
@@ -187,8 +223,15 @@ class ForecastTask(L.LightningModule):
         """Return the parameters to fit.
 
         Raises:
-            ConfigError: the network has none.
+            ConfigError: the network has none, or has quantiles that the loss would not train.
         """
+        if self.network.quantiles and (self.loss_name != "quantile" or self.quantile != 0.5):
+            given = self.loss_name + (f" {self.quantile:g}" if self.quantile != 0.5 else "")
+            raise ConfigError(
+                f"the network forecasts the quantiles {list(self.network.quantiles)}, and the loss "
+                f"{given} would train one of them alone; train it with --model.loss quantile, "
+                "without --model.quantile"
+            )
         parameters = [p for p in self.parameters() if p.requires_grad]
         if not parameters:
             raise ConfigError(

@@ -22,6 +22,9 @@ NOT_COMPARABLE = (
     "data.borders",
     "data.dataset",
     "data.horizon",
+    "data.known_future",
+    "data.past",
+    "data.static",
     "model.loss",
     "model.quantile",
     "trainer.limit_val_batches",
@@ -29,6 +32,7 @@ NOT_COMPARABLE = (
 """Settings that change what the validation loss measures: trials could not be compared."""
 
 _LINKED = ("calendar_features", "channels", "context", "horizon", "season")
+_LINKED += ("known_covariates", "past_covariates", "static_covariates")
 """What a network takes from the data."""
 
 _NOT_TUNABLE = (

@@ -2,19 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from tsattn.bench.rows import Key
 from tsattn.errors import CheckpointError
 from tsattn.training.checkpoint import RECORD, read_checkpoint
 from tsattn.training.folder import RunFolder
+from tsattn.training.tensor_file import read_tensors, write_bytes, write_tensors
 
 FORMAT = 1
 LARGEST_MB = 1.0
@@ -42,16 +40,11 @@ def write_weights(path: Path, run: RunFolder, key: Key) -> str:
         "epoch": content["epoch"] + 1,
     }
     weights = {
-        name.removeprefix("network."): tensor.clone().contiguous()
+        name.removeprefix("network."): tensor
         for name, tensor in content["state_dict"].items()
         if name.startswith("network.")
     }
-    # one entry only: safetensors writes several in any order
-    written = save(weights, metadata={RECORD: json.dumps(record, sort_keys=True)})
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(written)
-    unfinished.replace(path)
-    return sha256(written).hexdigest()
+    return write_tensors(path, weights, {RECORD: json.dumps(record, sort_keys=True)}).sha256
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -63,12 +56,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]
     Raises:
         CheckpointError: no such file, a damaged or foreign one, or one of a newer format.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(RECORD)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    weights, note = read_tensors(Path(path))
+    text = note.get(RECORD)
     if text is None:
         raise CheckpointError(f"{path} was not written by tsattn bench run: it has no record")
     record = json.loads(text)
@@ -96,7 +85,5 @@ def keep(weights: Path | bytes, results: Path, key: Key) -> str:
     if size > LARGEST_MB * MB or size + sum(f.stat().st_size for f in others) > ALL_MB * MB:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(target)
+    write_bytes(target, content)
     return target.name

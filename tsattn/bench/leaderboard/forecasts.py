@@ -111,6 +111,7 @@ def _lines(runs: Sequence[tuple[Row, Opened]]) -> Iterator[list[object]]:
     for one, run in runs:
         with torch.inference_mode():
             network = run.network.cpu().eval()
-            forecast = network(batch.past_BTC, batch.past_marks_BTM, batch.future_marks_BHM).mean
+            marks = batch.past_marks_BTM, batch.future_marks_BHM
+            forecast = network(batch.past_BTC, *marks, **batch.extras).mean
         values = scaler.to_original(forecast.float(), series)[0, :, channel].tolist()
         yield from lines(one.value_activation, values, 1)

@@ -16,6 +16,7 @@ from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import plan_competitions
 from tsattn.nn.parts import Factory, build_part, describe_part
 from tsattn.nn.stepping import after_step
+from tsattn.tensors import Covariates
 
 Part = Factory | Mapping[str, Any] | None
 """A factory, or the description of one by names and numbers (`tsattn.nn.parts.describe_part`)."""
@@ -32,13 +33,6 @@ _LEFT_OPEN: Mapping[str, Any] = {
     "start_padding_enabled": False,
 }
 """What BaseModel has no default for, as in neuralforecast's own PatchTST."""
-
-_EXOGENOUS = {
-    "futr_exog_list": ("EXOGENOUS_FUTR", "future"),
-    "hist_exog_list": ("EXOGENOUS_HIST", "historical"),
-    "stat_exog_list": ("EXOGENOUS_STAT", "static"),
-    "cat_exog_list": ("EXOGENOUS_CAT", "categorical"),
-}
 
 
 class ActiveModel(BaseModel):
@@ -63,6 +57,31 @@ class ActiveModel(BaseModel):
         """Enter the subclass into neuralforecast's table of names."""
         super().__init_subclass__(**kwargs)
         enter_name(cls.__name__, cls)
+
+    @property
+    def numbers_of_covariates(self) -> dict[str, int]:
+        """How many covariates neuralforecast hands over, as arguments of a network."""
+        return {
+            "known_covariates": self.futr_exog_size,
+            "past_covariates": self.hist_exog_size,
+            "static_covariates": self.stat_exog_size,
+        }
+
+    def covariates(self, windows_batch: Mapping[str, Any]) -> Covariates | None:
+        """Return the covariates of a batch of windows; None where there are none."""
+        if not any(self.numbers_of_covariates.values()):
+            return None
+        y_BT1: Tensor = windows_batch["insample_y"]
+        batch, context = y_BT1.shape[:2]
+        known, past, static = (
+            y_BT1.new_zeros(*shape, 0) if windows_batch[name] is None else windows_batch[name]
+            for name, shape in (
+                ("futr_exog", (batch, context + self.h)),
+                ("hist_exog", (batch, context)),
+                ("stat_exog", (batch,)),
+            )
+        )
+        return Covariates(known, past, static)
 
     def adopt(self, network: ForecastNetwork, settings: Mapping[str, Any]) -> None:
         """Take the network that was built, and note the settings that build it again."""
@@ -124,8 +143,7 @@ def base_arguments(model: type[ActiveModel], given: Mapping[str, Any]) -> dict[s
         given: arguments by name, those of Lightning's Trainer among them.
 
     Raises:
-        ConfigError: a name that neither BaseModel nor the Trainer knows, or covariates that the
-            network has no place for.
+        ConfigError: a name that neither BaseModel nor the Trainer knows.
     """
     trainer = import_module("pytorch_lightning").Trainer  # neuralforecast's, not lightning's
     own = inspect.signature(model).parameters.keys()
@@ -137,12 +155,6 @@ def base_arguments(model: type[ActiveModel], given: Mapping[str, Any]) -> dict[s
             f"{model.__name__}, neuralforecast's BaseModel and Lightning's Trainer have no "
             f"argument {name!r}; {hint}"
         )
-    for name, (flag, kind) in _EXOGENOUS.items():
-        if given.get(name) and not getattr(model, flag):
-            raise ConfigError(
-                f"{model.__name__} does not support {kind} exogenous variables, got "
-                f"{name}={given[name]!r}; leave them out, or use ActiveTransformer"
-            )
     return {**_LEFT_OPEN, **given}
 
 

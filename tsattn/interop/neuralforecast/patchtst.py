@@ -17,12 +17,16 @@ from tsattn.interop.neuralforecast.base import (
     outputs_of,
 )
 from tsattn.models import PatchTST
+from tsattn.nn.covariates import PatchCovariates
 from tsattn.nn.norm import NormKind
 from tsattn.ops import ValueActivation
 
 
 class ActivePatchTST(ActiveModel):
-    """`tsattn.PatchTST` as a univariate model: every series is forecast from its own past.
+    """`tsattn.PatchTST` as a univariate model: every series from its own past and its covariates.
+
+    Future covariates are the network's known ones, historical ones past, static ones static, and
+    categorical ones are what neuralforecast's embedding makes of them.
 
     Args:
         h: steps to forecast.
@@ -50,21 +54,21 @@ class ActivePatchTST(ActiveModel):
         attention_impl: as in `tsattn.PatchTST`.
         recompute: as in `tsattn.PatchTST`.
         scaler_type: neuralforecast's scaling of windows. ``auto`` means ``identity`` where RevIN
-            normalises, else ``standard``.
+            normalises and no covariate needs it, else ``standard``.
         base: every other argument of neuralforecast's BaseModel (``max_steps``, ``learning_rate``,
             ``valid_loss``, ``batch_size``, ``random_seed``, ``alias``, ...) and of Lightning's
             Trainer (``accelerator``, ``logger``, ...), by name. Their defaults are those of
             neuralforecast's PatchTST.
 
     Raises:
-        ConfigError: an unknown name, covariates (this network has no place for them), or ``revin``
-            with a distribution.
+        ConfigError: an unknown name, or ``revin`` with a distribution.
         ValueError: sizes that cannot work.
     """
 
-    EXOGENOUS_FUTR = False
-    EXOGENOUS_HIST = False
-    EXOGENOUS_STAT = False
+    EXOGENOUS_FUTR = True
+    EXOGENOUS_HIST = True
+    EXOGENOUS_STAT = True
+    EXOGENOUS_CAT = True
     MULTIVARIATE = False
     RECURRENT = False
 
@@ -99,7 +103,8 @@ class ActivePatchTST(ActiveModel):
         loss = MAE() if loss is None else loss
         revin = _revin(revin, loss)
         if scaler_type == "auto":
-            scaler_type = "identity" if revin else "standard"
+            beside = base.get("futr_exog_list") or base.get("hist_exog_list")
+            scaler_type = "identity" if revin and not beside else "standard"
         base = base_arguments(type(self), {**base, "scaler_type": scaler_type})
         super().__init__(h=h, input_size=input_size, loss=loss, **base)
         settings: dict[str, Any] = {
@@ -128,13 +133,24 @@ class ActivePatchTST(ActiveModel):
             self.input_size,
             h * outputs_of(loss),
             feedforward=as_factory(feedforward),
+            **self.numbers_of_covariates,
             **settings,
         )
+        if network.covariates is not None and outputs_of(loss) > 1:
+            network.covariates = PatchCovariates(
+                network.covariate_sizes,
+                h,
+                network.embed.patch_length,
+                d_model,
+                dropout=dropout,
+                outputs=outputs_of(loss),
+            )
         self.adopt(network, {**settings, "feedforward": as_stored(feedforward)})
 
     def forward(self, windows_batch: Mapping[str, Any]) -> Tensor:
         """Return the outputs [windows, h, outputs] of the loss for windows [windows, input, 1]."""
-        y_BHC = self.network(windows_batch["insample_y"]).mean
+        covariates = self.covariates(windows_batch)
+        y_BHC = self.network(windows_batch["insample_y"], covariates=covariates).mean
         return y_BHC.reshape(len(y_BHC), self.h, -1)
 
 

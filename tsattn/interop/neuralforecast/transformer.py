@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from neuralforecast.losses.pytorch import MAE
 from torch import Tensor, nn
 
@@ -22,9 +21,9 @@ from tsattn.ops import ValueActivation
 class ActiveTransformer(ActiveModel):
     """`tsattn.models.EncoderDecoderTransformer` as a univariate model with covariates.
 
-    Covariates take the place of the calendar features of every step: those of the future as they
-    are, historical ones with zeros in the horizon (as the values themselves enter the decoder),
-    static ones at every step, categorical ones as neuralforecast embeds them.
+    Covariates are those of the network: future ones are known ahead, historical ones past, static
+    ones static, and categorical ones are what neuralforecast's embedding makes of them. There are
+    no calendar features beside them.
 
     Args:
         h: steps to forecast.
@@ -97,7 +96,8 @@ class ActiveTransformer(ActiveModel):
             self.input_size,
             h,
             feedforward=as_factory(feedforward),
-            calendar_features=self.futr_exog_size + self.hist_exog_size + self.stat_exog_size,
+            calendar_features=0,
+            **self.numbers_of_covariates,
             **settings,
         )
         if outputs_of(loss) > 1:  # several numbers for each step of the one series
@@ -106,21 +106,5 @@ class ActiveTransformer(ActiveModel):
 
     def forward(self, windows_batch: Mapping[str, Any]) -> Tensor:
         """Return the outputs [windows, h, outputs] of the loss for windows [windows, input, 1]."""
-        return self.network(windows_batch["insample_y"], *self._marks(windows_batch)).mean
-
-    def _marks(self, windows_batch: Mapping[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-        """Return the covariates of the window's steps, and of the horizon's."""
-        past: list[Tensor] = []
-        future: list[Tensor] = []
-        if (known := windows_batch["futr_exog"]) is not None:
-            past.append(known[:, : self.input_size])
-            future.append(known[:, self.input_size :])
-        if (historical := windows_batch["hist_exog"]) is not None:
-            past.append(historical)
-            future.append(historical.new_zeros(len(historical), self.h, historical.shape[-1]))
-        if (static := windows_batch["stat_exog"]) is not None:
-            past.append(static[:, None].expand(-1, self.input_size, -1))
-            future.append(static[:, None].expand(-1, self.h, -1))
-        if not past:
-            return None, None
-        return torch.cat(past, dim=-1), torch.cat(future, dim=-1)
+        covariates = self.covariates(windows_batch)
+        return self.network(windows_batch["insample_y"], covariates=covariates).mean

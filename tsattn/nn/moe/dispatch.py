@@ -113,7 +113,7 @@ def choose(experts: Experts, x_ND: Tensor, top_k: int) -> Computing:
     on a CPU, and grouped products on an accelerator where they are possible. In a compiled graph,
     whose shapes must not depend on the choice of experts, the loop gives way to the other two.
     """
-    tokens, num_experts = len(x_ND), experts.num_experts
+    tokens, num_experts = x_ND.shape[0], experts.num_experts
     if top_k >= num_experts:
         return Computing.ALL
     on_cpu = x_ND.device.type == "cpu"
@@ -127,7 +127,7 @@ def choose(experts: Experts, x_ND: Tensor, top_k: int) -> Computing:
 
 def spread(experts_NK: Chosen, weights_NK: Weights, num_experts: int) -> Tensor:
     """Return the weights [N, E] of all experts, zero for those not chosen."""
-    zeros = weights_NK.new_zeros(len(weights_NK), num_experts)
+    zeros = weights_NK.new_zeros(weights_NK.shape[0], num_experts)
     return zeros.scatter(1, experts_NK, weights_NK)
 
 

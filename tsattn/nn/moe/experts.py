@@ -170,7 +170,7 @@ class FeedForwardExperts(Experts):
 
     def _apart(self, hidden: Tensor) -> Tensor:
         """Return the hidden units [N, E, F] of each expert."""
-        return hidden.view(len(hidden), self.num_experts, self.d_ff)
+        return hidden.view(hidden.shape[0], self.num_experts, self.d_ff)
 
     def _wide(self, x_ND: Tensor) -> Tensor:
         expand = F.linear(x_ND, self.expand_weight.flatten(0, 1), self.expand_bias.flatten())
@@ -260,7 +260,7 @@ class LinearExperts(Experts):
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return the outputs [N, E, D] of all experts."""
         outputs = F.linear(x_ND, self.weight.flatten(0, 1), self.bias.flatten())
-        return outputs.view(len(outputs), self.num_experts, self.d_model)
+        return outputs.view(outputs.shape[0], self.num_experts, self.d_model)
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""

@@ -128,10 +128,10 @@ class MoEFeedForward(nn.Module):
     def route(self, x_ND: Tensor) -> Routing:
         """Choose the experts of every token."""
         logits = self.gate(x_ND)
-        if logits.shape != (len(x_ND), self.num_experts):
+        if logits.shape != (x_ND.shape[0], self.num_experts):
             raise ValueError(
-                f"{type(self.gate).__name__} must return logits of [tokens {len(x_ND)}, experts "
-                f"{self.num_experts}], got {list(logits.shape)}"
+                f"{type(self.gate).__name__} must return logits of [tokens {x_ND.shape[0]}, "
+                f"experts {self.num_experts}], got {list(logits.shape)}"
             )
         bias = self.selection_bias
         chosen, weights, probabilities = select(

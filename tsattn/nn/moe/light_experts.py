@@ -25,7 +25,7 @@ class ConstantExperts(Experts):
 
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return the vectors, the same for each token."""
-        return self.value.to(x_ND.dtype).expand(len(x_ND), -1, -1)
+        return self.value.to(x_ND.dtype).expand(x_ND.shape[0], -1, -1)
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Repeat each vector."""
@@ -52,7 +52,7 @@ class ZeroExperts(Experts):
 
     def every(self, x_ND: FlatTokens) -> Tensor:
         """Return zeros."""
-        return x_ND.new_zeros(len(x_ND), self.num_experts, self.d_model)
+        return x_ND.new_zeros(x_ND.shape[0], self.num_experts, self.d_model)
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Return zeros."""

@@ -143,5 +143,5 @@ def free_of_low_rank(width: int, num_experts: int, rank: int) -> int:
 
 def _dot(x_NR: Tensor, y_NM: Tensor, num_experts: int) -> Tensor:
     """Return the dot products [N, E] of each x with the E parts of y."""
-    y_NER = y_NM.view(len(y_NM), num_experts, x_NR.shape[1])
+    y_NER = y_NM.view(y_NM.shape[0], num_experts, x_NR.shape[1])
     return torch.bmm(y_NER, x_NR[:, :, None]).squeeze(2)

@@ -1,0 +1,146 @@
+"""Training once more on all rows: recipe, epochs, scaler, residuals, and what is recorded."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.training.test_conformal import small
+from tests.training.tiny import contents
+from tsattn.cli import main
+from tsattn.errors import ConfigError, ExistsError
+from tsattn.forecast import Forecaster
+from tsattn.training.checkpoint import RECORD, read_checkpoint, weights_of
+from tsattn.training.command import run
+from tsattn.training.conformal import RECORD_KEY
+from tsattn.training.datamodule import ForecastData
+from tsattn.training.folder import RunFolder
+from tsattn.training.refit import StopAfter, WholeData, refit
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def validated(write_wide: Write, tmp_path: Path) -> Path:
+    """A finished run of three epochs on 200 rows."""
+    file = write_wide(tmp_path / "own.csv", rows=200)
+    run(small(file, tmp_path / "run", "--trainer.max_epochs", 3))
+    return tmp_path / "run"
+
+
+def test_refit_trains_on_all_rows_for_the_best_epochs(validated: Path, tmp_path: Path) -> None:
+    before = contents(validated)
+    result = refit(validated)
+    assert contents(validated) == before
+    again = RunFolder(tmp_path / "run-refit")
+    then, now = (read_checkpoint(one.best) for one in (RunFolder(validated), again))
+    best = then["epoch"] + 1
+    assert (now["epoch"] + 1, result["epochs"]) == (best, best)
+    assert result["refit_of"] == str(validated)
+    assert result["validated"]["best_epoch"] == best
+    assert result["val_windows"] == 0
+    assert result["train_windows"] == 200 - 16 + 1
+    assert now[RECORD]["refit"]["of"] == str(validated)
+    assert now[RECORD]["training"] == then[RECORD]["training"]
+    values = pd.read_csv(tmp_path / "own.csv").iloc[:, 1:].to_numpy()
+    data = now[RECORD]["data"]
+    np.testing.assert_allclose(data["scaler_mean"][0], values.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(data["scaler_scale"][0], values.std(0), rtol=1e-12)
+    # residuals stay as they were in original units
+    then_scale, now_scale = (c[RECORD]["data"]["scaler_scale"] for c in (then, now))
+    kept, carried = (c[RECORD][RECORD_KEY]["scores"] for c in (then, now))
+    torch.testing.assert_close(carried * now_scale, kept * then_scale, check_dtype=False)
+
+
+def test_forecasts_of_a_refit_have_intervals(validated: Path, tmp_path: Path) -> None:
+    refit(validated, run_dir=tmp_path / "new")
+    frame = pd.read_csv(tmp_path / "own.csv")
+    old, new = (
+        Forecaster.load(folder).predict(frame, levels=[80])
+        for folder in (validated, tmp_path / "new")
+    )
+    assert new.columns.tolist() == old.columns.tolist()
+    assert not np.allclose(new["c0"], old["c0"])
+    widths = [one["c0-hi-80"] - one["c0-lo-80"] for one in (old, new)]
+    np.testing.assert_allclose(*widths, rtol=1e-5)
+
+
+def test_interrupted_refit_goes_on_to_the_same_weights(
+    validated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refit(validated, run_dir=tmp_path / "whole")
+    whole = read_checkpoint(RunFolder(tmp_path / "whole").best)
+    epochs = whole["epoch"] + 1
+    if epochs < 2:
+        pytest.skip("the best epoch was the first one, so nothing can be interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr(StopAfter, "on_train_epoch_end", _stop)
+        with pytest.raises(ConfigError, match=f"ended after 1 of {epochs} epochs; go on with"):
+            refit(validated, run_dir=tmp_path / "parts")
+    assert not RunFolder(tmp_path / "parts").best.exists()
+    refit(validated, run_dir=tmp_path / "parts", ckpt_path="last")
+    parts = read_checkpoint(RunFolder(tmp_path / "parts").best)
+    for name, weights in weights_of(whole).items():
+        assert torch.equal(weights, weights_of(parts)[name]), name
+
+
+def _stop(self: Any, trainer: Any, pl_module: Any) -> None:
+    trainer.should_stop = True
+
+
+def test_nothing_is_overwritten_unasked(validated: Path, tmp_path: Path) -> None:
+    refit(validated)
+    with pytest.raises(ExistsError, match="holds a run already"):
+        refit(validated)
+    with pytest.raises(ConfigError, match="is the run itself; name another folder"):
+        refit(validated, run_dir=validated, overwrite=True)
+    with pytest.raises(ConfigError, match=r"was itself trained on all rows; refit .*run"):
+        refit(tmp_path / "run-refit")
+    refit(validated, overwrite=True)
+
+
+def test_what_cannot_be_refitted_is_said(validated: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run folder"):
+        refit(tmp_path / "nothing")
+    RunFolder(validated).result.unlink()
+    with pytest.raises(ConfigError, match=r"has no result\.json, so it is not finished; go on"):
+        refit(validated)
+
+
+def test_a_refit_is_not_scored(
+    validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["refit", str(validated)]) == 0
+    assert "trained on 200 rows for" in capsys.readouterr().out
+    again = RunFolder(tmp_path / "run-refit")
+    for command in ("test", "validate"):
+        words = [command, "--config", str(again.config), "--ckpt_path", "best"]
+        assert main(words) == 1
+        assert "was trained on all rows" in capsys.readouterr().err
+    assert main(["calibrate", str(again.path)]) == 1
+    assert "no validation windows are left" in capsys.readouterr().err
+
+
+def test_other_rows_may_be_trained_on(validated: Path, write_wide: Write, tmp_path: Path) -> None:
+    more = write_wide(tmp_path / "more.csv", rows=230, seed=4)
+    result = refit(validated, data=more)
+    assert result["train_windows"] == 230 - 16 + 1
+
+
+def test_whole_data_end_with_the_test_part(write_wide: Write, tmp_path: Path) -> None:
+    file = str(write_wide(tmp_path / "own.csv", rows=200))
+    sizes: dict[str, Any] = {"context": 12, "horizon": 4, "borders": [100, 130, 160]}
+    whole = WholeData(file, **sizes).prepared
+    assert (len(whole.train), len(whole.val), len(whole.test)) == (145, 0, 0)
+    parts = ForecastData(file, **sizes).prepared
+    torch.testing.assert_close(
+        whole.scaler.mean_SC[0].numpy(),
+        pd.read_csv(file).iloc[:160, 1:].to_numpy().mean(0),
+        rtol=1e-12,
+        atol=0,
+    )
+    assert len(parts.train) == 85

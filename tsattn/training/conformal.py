@@ -1,0 +1,236 @@
+"""Split-conformal calibration: how far the truth lay from the forecasts of validation windows.
+
+The score of a forecast is its absolute residual, or, where a network forecasts quantiles, how far
+the truth lay outside of a pair of them (negative inside): ``max(lower - y, y - upper)``, of which
+the absolute residual is the case ``lower = upper``. Absolute residuals rather than signed ones:
+an interval then holds its point forecast, needs half as many windows for the same level, and does
+not carry a bias of the validation part on to a time in which it may have turned.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsattn.data.windows import WindowBatch, Windows
+from tsattn.errors import ConfigError
+from tsattn.models import Forecast
+from tsattn.nn.quantiles import central_pairs
+
+RECORD_KEY = "conformal"
+FINE = (*range(5, 50, 5), *range(50, 100), 99.5, 99.9)
+COARSE = (50, 60, 68, 70, 75, 80, 85, 90, 95, 98, 99)
+_MOST_STORED = 1 << 20
+_MOST_SCORES = 1 << 27
+_VALUES = 1 << 21
+"""Numbers of the windows that are forecast together, 8 MiB in float32."""
+
+
+def conformal_rank(windows: int, level: float) -> int:
+    """Return ``ceil((n + 1) level / 100)``: which of n scores, in increasing order, to take.
+
+    If the n windows and a new one are exchangeable, its score is at most this one with a
+    probability of at least the level. Beyond n, no finite interval holds that promise.
+
+    Args:
+        windows: n.
+        level: coverage in percent.
+
+    Source: Vovk et al. 2005; Lei et al. 2018, equation 2.3, with ``1 - alpha = level / 100``.
+    """
+    return ceil(Fraction(repr(float(level))) * (windows + 1) / 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Scores of validation windows, one for each level, horizon step and channel or series.
+
+    Attributes:
+        levels: coverage in percent, increasing: `FINE`, or `COARSE` where that has more than 2^20
+            numbers.
+        pairs: levels of the lower and the upper quantile that the scores belong to; (0.5, 0.5)
+            stands for the point forecast.
+        scores_PLHK: float32, standardised by the training's scaler, pairs x levels x horizon x
+            names: the score of rank `conformal_rank`, infinite where there are fewer windows.
+        windows: how many windows each name has.
+    """
+
+    levels: tuple[float, ...]
+    pairs: tuple[tuple[float, float], ...]
+    scores_PLHK: Tensor
+    windows: tuple[int, ...]
+
+    def pair_for(self, level: float) -> int:
+        """Return the place of the pair whose own level is nearest, the wider one of two."""
+        distances = [round(abs(100 * (high - low) - level), 6) for low, high in self.pairs]
+        return distances.index(min(distances))
+
+    def scores(self, level: float, names: Sequence[str], places: Sequence[int]) -> Tensor:
+        """Return the scores [H, K] of a level; one between two stored ones gets the higher's.
+
+        Args:
+            level: coverage in percent.
+            names: of the channels or series, for messages.
+            places: where they are among those that were calibrated.
+
+        Raises:
+            ConfigError: a level that needs more windows than there were.
+        """
+        place = bisect_left(self.levels, level)
+        if place < len(self.levels):
+            scores_HK = self.scores_PLHK[self.pair_for(level), place][:, list(places)]
+            if torch.isfinite(scores_HK).all():
+                return scores_HK.double()
+        few = min(self.windows[k] for k in places)
+        short = next(n for n, k in zip(names, places, strict=True) if self.windows[k] == few)
+        most = [one for one in self.levels if conformal_rank(few, one) <= few]
+        most_text = f"at most {most[-1]:g} percent" if most else "no interval"
+        raise ConfigError(
+            f"level {level:g} needs more validation windows than the {few} of {short!r}: they "
+            f"allow {most_text}; take a lower level, or train with a longer validation part"
+        )
+
+    def rescaled(self, factors_K: Tensor) -> "Calibration":
+        """Return the same scores in another unit, each name's multiplied by its factor."""
+        scores = (self.scores_PLHK.double() * factors_K.double()).float()
+        return Calibration(self.levels, self.pairs, scores, self.windows)
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values and a tensor, for a checkpoint."""
+        return {
+            "levels": list(self.levels),
+            "pairs": [list(pair) for pair in self.pairs],
+            "scores": self.scores_PLHK,
+            "windows": list(self.windows),
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Calibration":
+        """Read what `record` wrote.
+
+        Raises:
+            ValueError: sizes that do not agree, or scores that are no numbers.
+            KeyError: a part is missing.
+        """
+        levels = tuple(float(level) for level in record["levels"])
+        pairs = tuple((float(low), float(high)) for low, high in record["pairs"])
+        windows = tuple(int(count) for count in record["windows"])
+        scores = record["scores"].float()
+        expected = (len(pairs), len(levels), len(windows))
+        found = (scores.shape[0], scores.shape[1], scores.shape[3]) if scores.ndim == 4 else None
+        if found != expected or not levels or not pairs:
+            raise ValueError(f"conformal scores of {list(scores.shape)}, expected {expected}")
+        if not bool((scores[:, 1:] >= scores[:, :-1]).all()) or bool(scores.isnan().any()):
+            raise ValueError("conformal scores that do not increase with the level")
+        if list(levels) != sorted(set(levels)) or not 0 < levels[0] <= levels[-1] < 100:
+            raise ValueError("conformal levels that do not increase within (0, 100)")
+        return cls(levels, pairs, scores, windows)
+
+
+def calibrate(
+    forecast: Callable[[WindowBatch], Forecast],
+    windows: Windows,
+    *,
+    quantiles: Sequence[float] | None = None,
+    series: int = 1,
+    most: int | None = None,
+    device: torch.device | None = None,
+) -> Calibration:
+    """Forecast windows and keep the order statistics of their scores.
+
+    Windows overlap and follow each other, so they are far from independent: the rank is exact for
+    exchangeable windows, an approximation for a time series.
+
+    Args:
+        forecast: forecasts a batch, in evaluation mode.
+        windows: those of the validation part. Where their scores would be more than 2^27 numbers,
+            every second one, or third, and so on, is taken.
+        quantiles: levels of the network's quantiles, if it has some.
+        series: how many series of one channel there are; 1 for a series of any number of channels.
+        most: only so many windows, the first ones.
+        device: where the network is.
+
+    Returns:
+        The calibration, its names the channels, or the series where there are several.
+    """
+    pairs = _pairs(quantiles)
+    count = len(windows) if most is None else min(most, len(windows))
+    channels = windows.values_RC.shape[1]
+    size = count * windows.horizon * channels * len(pairs)
+    index_W = torch.arange(0, count, max(1, -(-size // _MOST_SCORES)))
+    parts = [
+        _scores(forecast, windows[part], quantiles, pairs, device)
+        for part in index_W.split(_batch_size(windows, channels))
+    ]
+    scores_WHCP = torch.cat(parts)
+    series_W = windows.series_W[index_W]
+    groups = (
+        [scores_WHCP[series_W == one] for one in range(series)] if series > 1 else [scores_WHCP]
+    )
+    names = channels if series == 1 else series
+    fine = len(pairs) * len(FINE) * windows.horizon * names <= _MOST_STORED
+    levels = tuple(float(level) for level in (FINE if fine else COARSE))
+    stored = torch.cat([_order_statistics(group, levels) for group in groups], dim=-1)
+    counts = [len(group) for group in groups]
+    return Calibration(
+        levels, pairs, stored, tuple(counts if series > 1 else [counts[0]] * channels)
+    )
+
+
+def _pairs(quantiles: Sequence[float] | None) -> tuple[tuple[float, float], ...]:
+    found = central_pairs(quantiles) if quantiles else []
+    if not quantiles or not found:
+        return ((0.5, 0.5),)
+    return tuple((quantiles[low], quantiles[high]) for low, high in found)
+
+
+def _batch_size(windows: Windows, channels: int) -> int:
+    return max(1, _VALUES // ((windows.context + windows.horizon) * channels))
+
+
+def _scores(
+    forecast: Callable[[WindowBatch], Forecast],
+    batch: WindowBatch,
+    quantiles: Sequence[float] | None,
+    pairs: Sequence[tuple[float, float]],
+    device: torch.device | None,
+) -> Tensor:
+    """Return the scores [B, H, C, P] of a batch; what is no number counts as infinite."""
+    if device is not None:
+        batch = WindowBatch(*(part if part is None else part.to(device) for part in batch))
+    with torch.inference_mode():
+        made = forecast(batch)
+        parts: list[Tensor] = []
+        for low, high in pairs:
+            lower_BHC, upper_BHC = bounds_of(made, quantiles, (low, high))
+            target_BHC = batch.future_BHC
+            parts.append(torch.maximum(lower_BHC - target_BHC, target_BHC - upper_BHC).float())
+        scores = torch.stack(parts, dim=-1).cpu()
+    return torch.nan_to_num(scores, nan=torch.inf, posinf=torch.inf)
+
+
+def bounds_of(
+    made: Forecast, quantiles: Sequence[float] | None, pair: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Return the two quantiles of a pair, or twice the point forecast where there are none."""
+    if made.quantiles is None or quantiles is None or pair[0] == pair[1]:
+        return made.mean.float(), made.mean.float()
+    low, high = (list(quantiles).index(level) for level in pair)
+    return made.quantiles[..., low].float(), made.quantiles[..., high].float()
+
+
+def _order_statistics(scores_WHCP: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return the scores [P, L, H, C] of the levels' ranks."""
+    windows = len(scores_WHCP)
+    ranks_L = [conformal_rank(windows, level) for level in levels]
+    stored = scores_WHCP.new_full((len(levels), *scores_WHCP.shape[1:]), torch.inf)
+    ordered = scores_WHCP.sort(dim=0).values
+    for place, rank in enumerate(ranks_L):
+        if rank <= windows:
+            stored[place] = ordered[rank - 1]
+    return stored.permute(3, 0, 1, 2).contiguous()
