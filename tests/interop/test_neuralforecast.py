@@ -25,7 +25,7 @@ from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.interop.neuralforecast import ActivePatchTST, ActiveTransformer, AutoActivePatchTST
 from tsattn.interop.published import to_state_dict
 from tsattn.models import PatchTST
-from tsattn.nn.moe import DenseToSparseGate, MoE
+from tsattn.nn.moe import CompeteSMoE, DenseToSparseGate, MoE, plan_competitions
 
 H, INPUT, ROWS = 6, 18, 80
 QUIET: dict[str, Any] = {
@@ -223,6 +223,32 @@ def test_what_goes_by_optimiser_steps_is_told_of_each(frame: pd.DataFrame) -> No
     after = trained(patchtst(feedforward=mixture), frame)
     steps = [value for name, value in after.state_dict().items() if name.endswith("gate.step")]
     assert [int(step) for step in steps] == [FEW["max_steps"]]
+
+
+def test_competing_mixtures_follow_a_plan_for_the_whole_training(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    competed: list[bool] = []
+    forward = CompeteSMoE.forward
+
+    def watched(self: CompeteSMoE, x: torch.Tensor) -> Any:
+        fed = forward(self, x)
+        competed.append(fed.routing.competed_NK is not None)
+        return fed
+
+    monkeypatch.setattr(CompeteSMoE, "forward", watched)
+    build = partial(CompeteSMoE, num_experts=3, omega=0.5, warmup=0.25)
+    after = trained(patchtst(feedforward=build, max_steps=8, val_check_steps=8), frame)
+    alone = build(8)
+    plan_competitions(alone, 8, after.random_seed)
+    planned: list[bool] = []
+    for _ in range(8):
+        planned.append(alone.schedule.is_on)
+        alone.schedule.after_step()
+    assert competed[:8] == planned  # what follows is validation
+    assert 0 < sum(planned) < 8
+    step = next(v for name, v in after.state_dict().items() if name.endswith("schedule.step"))
+    assert int(step) == 8
 
 
 def test_a_description_builds_the_same_mixture_as_its_factory() -> None:

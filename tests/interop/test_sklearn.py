@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from tsattn.errors import DataError, NonFiniteLossError
 from tsattn.interop.sklearn import ActivePatchTSTRegressor
 from tsattn.models import PatchTST
-from tsattn.nn.moe import DenseToSparseGate, MoE
+from tsattn.nn.moe import CompeteSMoE, DenseToSparseGate, MoE, plan_competitions
 
 CONTEXT, HORIZON = 16, 4
 SMALL: dict[str, Any] = {
@@ -151,6 +151,31 @@ def test_mixtures_are_trained_with_their_balance_and_their_steps(
     trained = small(feedforward=falling).fit(*windows).network_
     (step,) = [int(v) for n, v in trained.state_dict().items() if n.endswith("gate.step")]
     assert step == 2 * -(-len(windows[0]) // 32)
+
+
+def test_competing_mixtures_follow_a_plan_for_the_whole_training(
+    windows: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    competed: list[bool] = []
+    forward = CompeteSMoE.forward
+
+    def watched(self: CompeteSMoE, x: torch.Tensor) -> Any:
+        fed = forward(self, x)
+        competed.append(fed.routing.competed_NK is not None)
+        return fed
+
+    monkeypatch.setattr(CompeteSMoE, "forward", watched)
+    build = partial(CompeteSMoE, num_experts=4, omega=0.5, warmup=0.25)
+    small(feedforward=build).fit(*windows)
+    steps = 2 * -(-len(windows[0]) // 32)
+    alone = build(8)
+    plan_competitions(alone, steps, int(np.random.RandomState(0).randint(2**31 - 1)))
+    planned: list[bool] = []
+    for _ in range(steps):
+        planned.append(alone.schedule.is_on)
+        alone.schedule.after_step()
+    assert competed == planned
+    assert 0 < sum(planned) < steps
 
 
 def test_a_pipeline_and_a_grid_search_work(windows: tuple[np.ndarray, np.ndarray]) -> None:

@@ -14,7 +14,16 @@ from tsattn.cli import main
 from tsattn.data.windows import WindowBatch
 from tsattn.errors import CheckpointError
 from tsattn.models import PatchTST
-from tsattn.nn.moe import DenseToSparse, MoE, MoEFeedForward, QuadraticMonomialGate
+from tsattn.nn.moe import (
+    DenseToSparse,
+    DenseToSparseGate,
+    HierarchicalGate,
+    MoE,
+    MoEFeedForward,
+    QuadraticMonomialGate,
+    QuadraticPolynomialGate,
+    quadratic_overhead,
+)
 from tsattn.training import load_network
 from tsattn.training.checkpoint import RECORD, build_network, describe_network, load_weights
 from tsattn.training.folder import RunFolder
@@ -226,6 +235,20 @@ def test_the_summary_names_mixtures_and_what_their_gates_store() -> None:
     gated = network(gate=QuadraticMonomialGate)
     stored, free = 2 * (4 * 64 + 4), 2 * (4 * 36 + 4)
     assert f"{stored:,} parameters ({free:,} free)" in describe_mixtures(gated)
+
+
+def test_the_summary_names_the_overhead_of_quadratic_terms() -> None:
+    plain, hierarchy = network(), network(gate=HierarchicalGate)
+    assert "quadratic" not in describe_mixtures(plain)
+    assert "free" not in describe_mixtures(hierarchy)
+    low = network(gate=partial(QuadraticPolynomialGate, rank=2))
+    cost = quadratic_overhead(8, 4, rank=2, layers=2)
+    each = quadratic_overhead(8, 4, rank=2).flops
+    assert describe_mixtures(low).endswith(
+        f"quadratic terms: {cost.stored:,} parameters ({cost.free:,} free), {each:,} operations"
+    )
+    inside = network(gate=partial(DenseToSparseGate, gate=QuadraticMonomialGate))
+    assert "of these the quadratic terms: 512 parameters (288 free)" in describe_mixtures(inside)
 
 
 GLOO = """

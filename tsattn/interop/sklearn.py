@@ -6,6 +6,7 @@ makes of ``[n, context, channels]``. Such an estimator clones, pickles, and work
 and ``GridSearchCV``.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from tsattn.errors import DataError, NonFiniteLossError
 from tsattn.models import Forecast, PatchTST
 from tsattn.models.base import require_at_least
 from tsattn.nn.auxiliary import loss_weights
+from tsattn.nn.moe import plan_competitions
 from tsattn.nn.stepping import after_step
 from tsattn.ops import ValueActivation
 from tsattn.training.losses import LossName, make_loss
@@ -148,7 +150,7 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._network()
-            self.loss_curve_ = self._train(self._standardised(X), self._standardised(y))
+            self.loss_curve_ = self._train(self._standardised(X), self._standardised(y), seed)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -201,12 +203,14 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             revin=self.revin,
         )
 
-    def _train(self, x_NTC: Tensor, y_NHC: Tensor) -> list[float]:
+    def _train(self, x_NTC: Tensor, y_NHC: Tensor, seed: int) -> list[float]:
         network, weights = self.network_, loss_weights(self.network_)
         criterion = make_loss(self.loss, self.quantile)
         optimizer = torch.optim.Adam(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
+        steps = self.max_epochs * math.ceil(len(x_NTC) / self.batch_size)
+        plan_competitions(network, steps, seed)
         curve: list[float] = []
         network.train()
         for epoch in range(1, self.max_epochs + 1):

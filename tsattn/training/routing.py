@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tsattn.nn.auxiliary import Fed
-from tsattn.nn.moe import MoEFeedForward, gate_cost
+from tsattn.nn.moe import GateCost, MoEFeedForward, gate_cost
 from tsattn.nn.moe.balance import over_ranks
+from tsattn.nn.moe.gates.overhead import quadratic_part, total_cost
 from tsattn.nn.moe.statistics import load_share, selection_entropy
 from tsattn.training.task import ForecastTask
 
@@ -87,15 +88,26 @@ class RoutingOfTest(Callback):
 
 
 def describe_mixtures(network: nn.Module) -> str:
-    """Return one line on a network's mixtures and the cost of their gates, or nothing."""
+    """Return one line on a network's mixtures and the cost of their gates, or nothing.
+
+    Of quadratic gates, also of those inside another gate, the cost of the quadratic terms alone is
+    added: the overhead of appendix G of the active-attention paper.
+    """
     found = list(mixtures(network))
     if not found:
         return ""
     _, first = found[0]
-    costs = [gate_cost(layer.gate) for _, layer in found]
-    stored, free = sum(cost.stored for cost in costs), sum(cost.free for cost in costs)
+    gates = _cost_line([gate_cost(layer.gate) for _, layer in found])
+    overhead = [cost for _, layer in found if (cost := quadratic_part(layer.gate))]
     return (
         f"mixture of experts: {len(found)} layers of {first.num_experts} experts, {first.top_k} "
-        f"for each token; {type(first.gate).__name__}: {stored:,} parameters ({free:,} free), "
-        f"{costs[0].flops:,} operations per token and layer"
+        f"for each token; {type(first.gate).__name__}: {gates} per token and layer"
+        + (f"; of these the quadratic terms: {_cost_line(overhead)}" if overhead else "")
     )
+
+
+def _cost_line(costs: list[GateCost]) -> str:
+    """Return what the gates of all layers store, and what the first one computes."""
+    total = total_cost(costs)
+    free = "" if total.free is None else f" ({total.free:,} free)"
+    return f"{total.stored:,} parameters{free}, {costs[0].flops:,} operations"

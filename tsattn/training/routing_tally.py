@@ -63,7 +63,7 @@ class Trained:
             self.slots += routing.experts_NK.numel()
             self.dropped = self.dropped.to(routing.dropped.device) + routing.dropped
         if routing.competed_NK is not None:
-            picked = winners_picked(routing.logits_NE, routing.competed_NK)
+            picked = winners_picked(routing.logits_NE, routing.competed_NK, routing.experts_NK)
             self.winners += picked.numel()
             self.picked = self.picked.to(picked.device) + picked.sum()
 

@@ -13,6 +13,7 @@ from torch import nn
 from tsattn.models import EncoderDecoderTransformer, ForecastNetwork, PatchTST
 from tsattn.nn.auxiliary import loss_weights
 from tsattn.nn.moe import (
+    NORMALISATIONS,
     CompeteSMoE,
     Experts,
     MoE,
@@ -69,6 +70,17 @@ def test_the_losses_of_a_competition_are_those_of_its_winners() -> None:
     torch.testing.assert_close(fed.losses["diversity"], diversity_loss(outputs, "cosine"))
     expected = balance_loss(router, fed.routing.counts_E)
     torch.testing.assert_close(fed.losses["balance"], expected)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_the_router_of_equation_1_is_a_softmax_whatever_the_normalisation(
+    normalisation: str,
+) -> None:
+    moe = layer(normalisation=normalisation, top_k=E if normalisation == "dense" else 2)
+    x = torch.randn(40, D)
+    fed, competition = moe(x), compete(moe.experts, x, moe.top_k)
+    expected = distillation_loss(moe.gate(x).softmax(-1), *competition[:2])
+    torch.testing.assert_close(fed.losses["distillation"], expected)
 
 
 def test_without_competition_it_is_a_mixture_whose_lessons_are_zero() -> None:

@@ -1,7 +1,9 @@
 """Three computations, one result: outputs and gradients against token-by-token sums."""
 
 import itertools
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -86,6 +88,31 @@ def test_every_computation_is_the_sum_over_the_chosen_experts(
         )
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("computing", ["loop", "all"])
+@pytest.mark.parametrize("activation", ["gelu", "tanh"])
+def test_parts_that_nobody_chose_have_gradients_of_zero(activation: str, computing: str) -> None:
+    experts = MixedExperts(
+        [
+            FeedForwardExperts(8, 2, 4, activation=activation),
+            LinearExperts(8, 1),
+            ConstantExperts(8, 1),
+            CopyExperts(8, 1),
+        ]
+    )
+    x, weights = torch.randn(9, 8), torch.rand(9, 1)
+    for dtype in (torch.float32, torch.bfloat16):
+        for parameter in experts.parameters():
+            parameter.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            chosen = torch.full((9, 1), 4)
+            out = apply_experts(experts, x, chosen, weights.requires_grad_(), computing)
+        torch.testing.assert_close(out.float(), weights * x, rtol=0.01, atol=0.01)
+        out.float().square().sum().backward()
+        for parameter in experts.parameters():
+            assert parameter.grad is not None
+            assert (parameter.grad == 0).all()
 
 
 @pytest.mark.parametrize("computing", ["loop", "all"])
@@ -189,6 +216,13 @@ def test_a_computation_that_cannot_work_says_why() -> None:
             apply_experts(experts, x, chosen, weights.to(dtype), "grouped")
     with pytest.raises(ValueError, match="unknown computing 'fast'; expected one of auto, loop"):
         apply_experts(CopyExperts(8, E), torch.randn(4, 8), chosen, weights, "fast")
+
+
+def test_a_capacity_is_rounded_up_from_the_exact_share() -> None:
+    assert capacity_of(100, 2, 4, 1.1) == 55
+    for hundredths, tokens, experts in itertools.product(range(1, 300, 7), (1, 60, 100), (3, 4, 8)):
+        exact = Fraction(hundredths, 100) * tokens * 2 / experts
+        assert capacity_of(tokens, 2, experts, hundredths / 100) == math.ceil(exact)
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 10.0])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tsattn.nn.moe import NORMALISATIONS, select
+from tsattn.nn.moe import NORMALISATIONS, balance_loss, select
 from tsattn.nn.moe.selection import Normalisation, best
 
 
@@ -53,7 +53,7 @@ def test_weights_of_a_token_sum_to_one(normalisation: Normalisation, data: st.Da
     top_k = experts if normalisation == "dense" else data.draw(st.integers(1, experts))
     rows = data.draw(
         st.lists(
-            st.lists(st.floats(-40, 40, width=32), min_size=experts, max_size=experts),
+            st.lists(st.floats(-1e4, 1e4, width=32), min_size=experts, max_size=experts),
             min_size=1, max_size=4,
         )
     )  # fmt: skip
@@ -76,6 +76,18 @@ def test_saturated_logits_still_choose_the_largest() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["topk_softmax", "softmax_topk", "normalised_sigmoid"])
+def test_a_bias_that_moves_nobody_leaves_the_choice_as_it_is(
+    normalisation: Normalisation,
+) -> None:
+    logits = torch.tensor([[200.0, 300.0, 100.0, 400.0], [-300.0, -400.0, -200.0, -200.0]])
+    without = select(logits, 2, normalisation).experts_NK
+    assert without.tolist() == [[3, 1], [2, 3]]
+    for bias in (0.0, 0.25):
+        chosen = select(logits, 2, normalisation, torch.full((4,), bias)).experts_NK
+        assert torch.equal(chosen, without)
+
+
+@pytest.mark.parametrize("normalisation", ["topk_softmax", "softmax_topk", "normalised_sigmoid"])
 def test_a_bias_changes_the_choice_and_not_the_weights(normalisation: Normalisation) -> None:
     logits = torch.tensor([[1.0, 0.9, -2.0]])
     bias = torch.tensor([0.0, 0.0, 5.0])
@@ -85,6 +97,53 @@ def test_a_bias_changes_the_choice_and_not_the_weights(normalisation: Normalisat
     chosen = torch.stack([raw[0, 2], raw[0, 0]])
     total = raw.sum() if normalisation == "softmax_topk" else chosen.sum()
     torch.testing.assert_close(selection.weights_NK[0], chosen / total)
+
+
+@pytest.mark.parametrize("level", [0.0, -50.0, -120.0, -1e4, 1e4])
+def test_sigmoid_scores_too_small_for_a_float_still_have_shares(level: float) -> None:
+    steps = torch.tensor([[0.0, 1.0, -1.0, 0.5]])
+    logits = (level + steps).requires_grad_()
+    selection = select(logits, 2, "normalised_sigmoid")
+    exact = torch.nn.functional.logsigmoid(level + steps.double())
+    torch.testing.assert_close(selection.probabilities_NE.double(), exact.softmax(-1))
+    chosen = exact.gather(1, selection.experts_NK).softmax(-1)
+    torch.testing.assert_close(selection.weights_NK.double(), chosen)
+    assert selection.experts_NK.tolist() == [[1, 3]]
+    loss = balance_loss(selection.probabilities_NE, torch.tensor([0, 1, 0, 1]))
+    (loss + selection.weights_NK[0, 0]).backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("normalisation", ["sigmoid", "normalised_sigmoid"])
+def test_ordinary_sigmoid_scores_are_divided_by_their_sum(normalisation: Normalisation) -> None:
+    logits = torch.randn(200, 6) * 3
+    selection = select(logits, 2, normalisation)
+    scores = logits.sigmoid()
+    expected = scores / scores.sum(-1, keepdim=True)
+    torch.testing.assert_close(selection.probabilities_NE, expected, rtol=1e-6, atol=1e-6)
+    weights = scores.gather(1, selection.experts_NK)
+    if normalisation == "normalised_sigmoid":
+        weights = weights / weights.sum(-1, keepdim=True)
+    torch.testing.assert_close(selection.weights_NK, weights, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_infinite_logits_are_refused_and_a_barred_expert_is_not(
+    normalisation: Normalisation,
+) -> None:
+    logits = torch.randn(5, 4)
+    logits[2, 1] = -torch.inf
+    barred = select(logits, 4, normalisation)
+    assert barred.weights_NK[2, 1] == barred.probabilities_NE[2, 1] == 0
+    torch.testing.assert_close(barred.probabilities_NE.sum(-1), torch.ones(5))
+    logits[3, 0] = torch.inf
+    with pytest.raises(ValueError, match="infinite for 1 of 5 tokens, experts 0; "):
+        select(logits, 4, normalisation)
+    logits[3] = -torch.inf
+    with pytest.raises(ValueError, match="infinite for 1 of 5 tokens, experts 0, 1, 2, 3"):
+        select(logits, 4, normalisation)
 
 
 def test_nan_logits_are_refused_with_the_experts_that_have_them() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tsattn.errors import ConfigError
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
+from tsattn.nn.moe import plan_competitions
 from tsattn.nn.parts import Factory, build_part, describe_part
 from tsattn.nn.stepping import after_step
 from tsattn.tensors import Covariates
@@ -38,9 +39,10 @@ class ActiveModel(BaseModel):
     """A network of this library that neuralforecast trains, stores and loads.
 
     neuralforecast chooses the windows, scales them, applies the domain map of its loss to what
-    ``forward`` returns, [windows, h, outputsize_multiplier], and steps the optimiser. Two things
-    that it has no hook for are done here: the auxiliary losses of a network are added to its loss,
-    each with the weight that the layers state, and parts that go by steps are told of each.
+    ``forward`` returns, [windows, h, outputsize_multiplier], and steps the optimiser. Three
+    things that it has no hook for are done here: the auxiliary losses of a network are added to its
+    loss, each with the weight that the layers state, parts that go by steps are told of each, and
+    the competitions of `tsattn.nn.moe.CompeteSMoE` are planned when training starts.
 
     Every subclass is entered into neuralforecast's table of names when it is defined. A model that
     is not there cannot be saved, and a subclass of one that is would be loaded as its parent.
@@ -86,6 +88,16 @@ class ActiveModel(BaseModel):
         self.network = network
         self._weights = loss_weights(network)
         self.hparams.update(settings)
+
+    def on_train_start(self) -> None:
+        """Plan the competitions of the training, or go on with the plan of a resumed one."""
+        super().on_train_start()
+        plan_competitions(
+            self.network,
+            int(self.trainer.estimated_stepping_batches),
+            self.random_seed or 0,
+            resume=self.trainer.global_step > 0,
+        )
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return neuralforecast's loss and the weighted auxiliary losses of the network."""

@@ -10,8 +10,14 @@ from tsattn.tensors import Chosen, Weights
 
 
 def capacity_of(tokens: int, top_k: int, num_experts: int, factor: float) -> int:
-    """Return how many slots an expert takes: ``ceil(factor * N K / E)``."""
-    return math.ceil(factor * tokens * top_k / num_experts)
+    """Return how many slots an expert takes: ``ceil(factor * N K / E)``.
+
+    Example:
+        >>> capacity_of(100, 2, 4, 1.1)
+        55
+    """
+    share = factor * tokens * top_k / num_experts
+    return math.ceil(share * (1 - 1e-12))  # 55.00000000000001 is 55
 
 
 def drop_beyond(

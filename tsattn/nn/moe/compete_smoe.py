@@ -20,7 +20,7 @@ from tsattn.nn.moe.gates import LinearGate
 from tsattn.nn.moe.layer import Routing
 from tsattn.nn.moe.mixture import MoE
 from tsattn.nn.moe.selection import Normalisation
-from tsattn.ops import ValueActivation
+from tsattn.ops import ValueActivation, softmax_rows
 
 
 class CompeteSMoE(MoE):
@@ -32,6 +32,9 @@ class CompeteSMoE(MoE):
     evaluation, the layer is a `MoE`, and these losses are zero. The `Routing` of a competition
     still describes what the gate would have chosen, also for the balance loss; who won is in its
     ``competed_NK``.
+
+    Unlike `MoE` it takes no ``capacity``, winners being never dropped, and no zero, copy or
+    constant experts.
 
     The steps are planned for all layers of a network together, by the task or by
     `tsattn.nn.moe.plan_competitions`; without a plan nothing competes, and `after_step` raises.
@@ -156,7 +159,9 @@ class CompeteSMoE(MoE):
     def _lessons(self, routing: Routing, competition: Competition) -> dict[str, Tensor]:
         """Return what gate and experts learn from a competition, before the weights."""
         winners, weights, outputs = competition
-        router = routing.probabilities_NE
+        router = routing.probabilities_NE  # s_R of eq. 1, a softmax over all experts
+        if self.normalisation in ("sigmoid", "normalised_sigmoid"):
+            router = softmax_rows(routing.logits_NE)
         lessons = {"distillation": distillation_loss(router, winners, weights, self.alpha)}
         if "diversity" in self.loss_weights:
             lessons["diversity"] = diversity_loss(outputs, self.diversity)

@@ -160,7 +160,7 @@ def distillation_loss(
     with s_C the winners' weights, 0 for all other experts. No gradient reaches s_C.
 
     Args:
-        router_NE: s_R, the router's distribution over all experts.
+        router_NE: s_R, the softmax over all experts of the router's logits.
         winners_NK: who won.
         weights_NK: the winners' weights.
         alpha: what the winners weigh in addition.

@@ -56,7 +56,10 @@ class Experts(nn.Module):
         raise NotImplementedError
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        """Apply expert e to piece e, [S_e, D], of which some may be empty."""
+        """Apply expert e to piece e, [S_e, D], of which some or all may be empty.
+
+        Parameters have a gradient also where all are, as distributed training needs it.
+        """
         raise NotImplementedError
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
@@ -187,8 +190,10 @@ class FeedForwardExperts(Experts):
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
         # taken apart once: the gradients are then put together once, not once an expert
-        p = self.dropout.rate
+        p, idle = self.dropout.rate, not any(map(len, pieces))
         parts = zip(pieces, *(stack.unbind(0) for stack in self._stacks), strict=True)
+        if idle:  # no hidden units, but gradients of zero
+            return [F.linear(F.linear(x, w1, b1), w2, b2) for x, w1, b1, w2, b2 in parts]
         return [self._one(x, w1, b1, w2, b2, p=p) if len(x) else x for x, w1, b1, w2, b2 in parts]
 
     def _one(
@@ -259,8 +264,9 @@ class LinearExperts(Experts):
 
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
+        idle = not any(map(len, pieces))
         parts = zip(pieces, self.weight.unbind(0), self.bias.unbind(0), strict=True)
-        return [F.linear(x, weight, bias) if len(x) else x for x, weight, bias in parts]
+        return [F.linear(x, weight, bias) if len(x) or idle else x for x, weight, bias in parts]
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by a grouped product."""

@@ -9,6 +9,7 @@ from tsattn.nn.moe.balance import SelectionBias, balance_loss, over_ranks, route
 from tsattn.nn.moe.capacity import drop_beyond
 from tsattn.nn.moe.dispatch import apply_experts, as_computing, count
 from tsattn.nn.moe.experts import Experts
+from tsattn.nn.moe.gates.wrappers import is_dense
 from tsattn.nn.moe.selection import Normalisation, as_normalisation, check_top_k, select
 from tsattn.tensors import Chosen, ExpertCounts, Logits, Weights
 
@@ -19,7 +20,7 @@ class Routing(NamedTuple):
     Attributes:
         logits_NE: of the gate.
         probabilities_NE: the gate's distribution over all experts.
-        experts_NK: chosen experts, best first.
+        experts_NK: chosen experts, best first; by their numbers where every expert is chosen.
         weights_NK: their weights, 0 for dropped slots.
         counts_E: slots of each expert, dropped ones included.
         dropped: number of slots dropped for want of capacity, a scalar.
@@ -133,10 +134,9 @@ class MoEFeedForward(nn.Module):
                 f"experts {self.num_experts}], got {list(logits.shape)}"
             )
         bias = self.selection_bias
-        everyone = getattr(self.gate, "dense", False)
         chosen, weights, probabilities = select(
             logits,
-            self.num_experts if everyone else self.top_k,
+            self.num_experts if is_dense(self.gate) else self.top_k,
             self.normalisation,
             bias.bias_E if bias else None,
         )

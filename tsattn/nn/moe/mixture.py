@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.moe.experts import Experts, FeedForwardExperts
 from tsattn.nn.moe.gates import LinearGate
+from tsattn.nn.moe.gates.base import build_gate
 from tsattn.nn.moe.layer import MoEFeedForward
 from tsattn.nn.moe.light_experts import ConstantExperts, CopyExperts, MixedExperts, ZeroExperts
 from tsattn.nn.moe.selection import Normalisation, check_top_k
@@ -47,6 +48,7 @@ class MoE(MoEFeedForward):
     Raises:
         ValueError: as in `MoEFeedForward`; more light experts than there are experts, or so few
             hidden units that an expert would get none.
+        TypeError: a gate or experts that are none, such as a name.
 
     Source: active-attention paper, appendix F.4 (equal active parameters).
 
@@ -103,7 +105,7 @@ class MoE(MoEFeedForward):
         parts += [kind(d_model, number) for kind, number in light.items() if number]
         super().__init__(
             d_model,
-            gate(d_model, num_experts),
+            build_gate(gate, d_model, num_experts),
             _as_experts(parts),
             top_k,
             normalisation=normalisation,

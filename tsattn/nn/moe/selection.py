@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tsattn.ops import largest, softmax_rows
 from tsattn.tensors import Chosen, ExpertBias, Logits, Weights
@@ -24,7 +25,8 @@ class Selection(NamedTuple):
     """Who works for each token, and with which weight.
 
     Attributes:
-        experts_NK: the chosen experts of each token, best first.
+        experts_NK: the chosen experts of each token, best first; by their numbers where every
+            expert is chosen.
         weights_NK: what their outputs are multiplied by.
         probabilities_NE: the gate's distribution over all experts; each row sums to one.
     """
@@ -65,7 +67,9 @@ def select(
     * ``normalised_sigmoid``: ``s_i / sum over C of s_j``.
 
     The largest scores win, ``p`` or ``s``, plus ``bias_E`` where it is given; the bias takes part
-    in the choice alone. Of equal scores the expert with the lower number wins, on every device.
+    in the choice alone. Of equal sums the larger logit wins, so that a bias decides nothing among
+    scores that have saturated, and of equal logits the expert with the lower number, on every
+    device.
 
     Args:
         logits_NE: of a gate, one row a token.
@@ -75,7 +79,8 @@ def select(
 
     Raises:
         ValueError: a ``top_k`` that there are not enough experts for, an unknown normalisation, or
-            logits that are NaN (compiled graphs do not look: the token's weights are NaN then).
+            logits that are NaN, plus infinity, or minus infinity for every expert (compiled graphs
+            do not look: the token's weights are NaN then). Minus infinity for some bars them.
 
     Source: CompeteSMoE paper, section 2.1 (top-K then softmax); Fedus et al. 2022 (softmax then
     top-K); DeepSeek-V3 (normalised sigmoid with a bias of the choice).
@@ -89,20 +94,18 @@ def select(
     if not torch.compiler.is_compiling():
         _require_numbers(logits_NE)
     sigmoid = normalisation in ("sigmoid", "normalised_sigmoid")
-    scores = logits_NE.sigmoid() if sigmoid else softmax_rows(logits_NE)
-    probabilities = scores / scores.sum(-1, keepdim=True) if sigmoid else scores
+    # s_i / sum s_j is the softmax of log s, also where all s are too small for a float
+    energies = F.logsigmoid(logits_NE) if sigmoid else logits_NE
+    probabilities = softmax_rows(energies)
+    scores = logits_NE.sigmoid() if sigmoid else probabilities
     if normalisation == "dense" or top_k == logits_NE.shape[-1]:
         chosen = _everyone(logits_NE)
     else:
-        # the logits order as the scores do, and do not saturate
-        ranked = logits_NE if bias_E is None else scores + bias_E
-        chosen = best(ranked.detach(), top_k)
-    if normalisation == "topk_softmax":
-        weights = softmax_rows(logits_NE.gather(1, chosen))
+        chosen = _winners(logits_NE.detach(), scores.detach(), top_k, bias_E)
+    if normalisation in ("topk_softmax", "normalised_sigmoid"):
+        weights = softmax_rows(energies.gather(1, chosen))
     else:
         weights = scores.gather(1, chosen)
-        if normalisation == "normalised_sigmoid":
-            weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-20)
     return Selection(chosen, weights, probabilities)
 
 
@@ -126,21 +129,32 @@ def check_top_k(top_k: int, num_experts: int) -> None:
         )
 
 
+def _winners(logits_NE: Tensor, scores_NE: Tensor, top_k: int, bias_E: Tensor | None) -> Tensor:
+    if bias_E is None:
+        return best(logits_NE, top_k)  # the logits order as the scores do, and do not saturate
+    by_logit_NE = best(logits_NE, logits_NE.shape[1])
+    biased_NE = (scores_NE + bias_E).gather(1, by_logit_NE)
+    return by_logit_NE.gather(1, best(biased_NE, top_k))
+
+
 def _everyone(logits_NE: Tensor) -> Tensor:
     experts_E = torch.arange(logits_NE.shape[-1], device=logits_NE.device)
     return experts_E.expand(logits_NE.shape)
 
 
 def _require_numbers(logits_NE: Tensor) -> None:
-    if not logits_NE.detach().sum().isnan():  # cheaper than looking at each
+    if logits_NE.detach().sum().isfinite():  # cheaper than looking at each
         return
-    bad_NE = logits_NE.isnan()
+    kind, bad_NE = "NaN", logits_NE.isnan()
+    if not bad_NE.any():
+        barred_NE = logits_NE == -torch.inf
+        kind, bad_NE = "infinite", (logits_NE == torch.inf) | barred_NE.all(dim=1, keepdim=True)
     if not bad_NE.any():
         return
     experts = [e for e in range(bad_NE.shape[1]) if bool(bad_NE[:, e].any())]
     tokens = int(bad_NE.any(dim=1).sum())
     raise ValueError(
-        f"the gate's logits are NaN for {tokens} of {len(logits_NE)} tokens, experts "
-        f"{', '.join(map(str, experts))}; the tokens or the gate's parameters have become NaN: try "
-        "a lower learning rate or gradient clipping"
+        f"the gate's logits are {kind} for {tokens} of {len(logits_NE)} tokens, experts "
+        f"{', '.join(map(str, experts))}; the tokens or the gate's parameters have become {kind}: "
+        "try a lower learning rate or gradient clipping"
     )

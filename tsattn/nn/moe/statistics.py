@@ -47,14 +47,19 @@ def newly_chosen(before_NK: Chosen, after_NK: Chosen) -> Tensor:
     return (after_NK[:, :, None] != before_NK[:, None, :]).all(dim=-1)
 
 
-def winners_picked(logits_NE: Logits, winners_NK: Chosen) -> Tensor:
+def winners_picked(logits_NE: Logits, winners_NK: Chosen, experts: Tensor | None = None) -> Tensor:
     """Return which of each token's winners of the competition the router picks too, [N, K].
 
     Args:
-        logits_NE: of the router, which picks as many experts as there are winners.
+        logits_NE: of the router, the largest of which are its picks where it has none of its own.
         winners_NK: who won the competition.
+        experts: whom the router chose, with a selection bias where there is one; they are its picks
+            where they are as many as the winners, and not all experts of a dense phase.
     """
-    picked_NK = best(logits_NE.detach(), winners_NK.shape[1])
+    if experts is not None and experts.shape == winners_NK.shape:
+        picked_NK = experts
+    else:
+        picked_NK = best(logits_NE.detach(), winners_NK.shape[1])
     return (winners_NK[:, :, None] == picked_NK[:, None, :]).any(dim=-1)
 
 

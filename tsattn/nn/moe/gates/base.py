@@ -1,5 +1,7 @@
 """What every gate is: tokens in, float32 logits out."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +52,9 @@ class Gate(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
-    def free_parameters(self) -> int:
-        """Numbers of those that the logits can tell apart."""
-        return self.stored_parameters
+    def free_parameters(self) -> int | None:
+        """Numbers of those that the logits can tell apart; None where nobody has counted them."""
+        return None
 
     @property
     def flops_per_token(self) -> int:
@@ -62,6 +64,23 @@ class Gate(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"d_model={self.d_model}, num_experts={self.num_experts}"
+
+
+def build_gate(
+    factory: Callable[[int, int], nn.Module], d_model: int, num_experts: int
+) -> nn.Module:
+    """Return the gate that a factory builds.
+
+    Raises:
+        TypeError: what is given builds nothing.
+    """
+    if isinstance(factory, nn.Module) or not callable(factory):
+        given = repr(factory) if isinstance(factory, str) else type(factory).__name__
+        raise TypeError(
+            "gate must be a class of tsattn.nn.moe.gates, for example gate=LinearGate, or a "
+            f"function of d_model and num_experts that returns a gate, got {given}"
+        )
+    return factory(d_model, num_experts)
 
 
 def check_rank(rank: int, d_model: int) -> None:

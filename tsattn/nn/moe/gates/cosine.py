@@ -20,7 +20,8 @@ class CosineGate(Gate):
         ValueError: a rank outside 1..D.
 
     Source: XMoE, Chi et al. 2022, a baseline of the CompeteSMoE paper. Departures: tau begins at
-    R^(-1/2), which gives logits of variance one, and counts as 0.01 where it is trained below that.
+    R^(-1/2), which gives logits of variance one, and counts as 0.01 where it is trained below that;
+    a token that is projected to nothing is at right angles to every expert.
     """
 
     lowest_temperature = 0.01
@@ -43,7 +44,23 @@ class CosineGate(Gate):
 
     def norm(self, vectors: Tensor) -> Tensor:
         """Return what vectors are divided by, [.., 1]."""
-        return _length(vectors).clamp(min=1e-12)
+        length = _length(vectors)
+        return length.where(length > 1e-12, 1.0)  # a clamp has gradients of 1e12 there
+
+    @property
+    def free_parameters(self) -> int:
+        """Numbers that the logits can tell apart.
+
+        The lengths of the embeddings and of P do not count, nor does a rotation of both. In one
+        dimension cosines are signs, and what is left is the temperature.
+        """
+        if self.rank == 1:
+            return 1
+        return self.stored_parameters - self._rotations - self.num_experts - 1
+
+    @property
+    def _rotations(self) -> int:
+        return self.rank * (self.rank - 1) // 2
 
     @property
     def flops_per_token(self) -> int:
@@ -90,6 +107,16 @@ class PerturbedCosineGate(CosineGate):
         """Return what vectors are divided by, [.., 1]."""
         return _length(vectors) + self.perturbation
 
+    @property
+    def free_parameters(self) -> int:
+        """Numbers that the logits can tell apart.
+
+        A rotation of P and of the embeddings does not count; of the temperature and the embeddings'
+        lengths one is too many.
+        """
+        return self.stored_parameters - self._rotations - 1
+
 
 def _length(vectors: Tensor) -> Tensor:
-    return vectors.square().sum(dim=-1, keepdim=True).sqrt()
+    # unlike that of a root, its gradient at zero is zero
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)  # pyright: ignore

@@ -52,8 +52,9 @@ class GaussianGate(Gate):
 
     @property
     def free_parameters(self) -> int:
-        """Numbers that the logits can tell apart."""
-        return self.stored_parameters - self.num_experts * self.d_model * (self.d_model - 1) // 2
+        """Numbers that the logits can tell apart: not the unused ones, and of pi one less."""
+        unused = self.num_experts * self.d_model * (self.d_model - 1) // 2
+        return self.stored_parameters - unused - 1
 
     @property
     def flops_per_token(self) -> int:

@@ -29,6 +29,11 @@ class LinearGate(Gate):
         """Return the logits of tokens in full precision."""
         return F.linear(x_ND, self.weight, self.bias)
 
+    @property
+    def free_parameters(self) -> int:
+        """Numbers that the logits can tell apart: all."""
+        return self.stored_parameters
+
 
 class SigmoidGate(LinearGate):
     """``w_i . x + c_i``, whose sigmoids are the weights: experts do not compete for one unit.

@@ -42,14 +42,12 @@ class _QuadraticGate(Gate):
         """Numbers that the logits can tell apart.
 
         The full form stores D x D numbers an expert, and ``x' A x`` sees the D (D + 1) / 2 of the
-        symmetric part alone. The low-rank form is the same for ``M Wq`` and ``M^-T Wk_i`` with any
-        invertible M [R, R], and for ``Wk_i + S_i Wq`` with any antisymmetric S_i [R, R] (counted
-        for two experts or more).
+        symmetric part alone. For the low-rank form see `free_of_low_rank`.
         """
-        d, r = self.d_model, self.rank
-        if r is None:
+        d = self.d_model
+        if self.rank is None:
             return self.stored_parameters - self.num_experts * d * (d - 1) // 2
-        return self.stored_parameters - r**2 - self.num_experts * r * (r - 1) // 2
+        return free_of_low_rank(d, self.num_experts, self.rank)
 
     @property
     def flops_per_token(self) -> int:
@@ -90,6 +88,13 @@ class QuadraticPolynomialGate(_QuadraticGate):
             return self.products(x_ND) + F.linear(x_ND, self.linear, self.bias)  # eq. 2
         return self.attend(x_ND, torch.cat([self.query_bias, self.key_bias.flatten()]))  # eq. 8
 
+    @property
+    def free_parameters(self) -> int:
+        """Numbers that the logits can tell apart; of low rank it is a monomial of ``(x, 1)``."""
+        if self.rank is None:
+            return super().free_parameters
+        return free_of_low_rank(self.d_model + 1, self.num_experts, self.rank)
+
 
 class QuadraticMonomialGate(_QuadraticGate):
     """``x' A_i x + c_i``, or of low rank ``(Wq x) . (Wk_i x)``.
@@ -113,6 +118,27 @@ class QuadraticMonomialGate(_QuadraticGate):
         if self.rank is None:
             return self.products(x_ND) + self.bias  # eq. 3
         return self.attend(x_ND)  # eq. 9
+
+
+def free_of_low_rank(width: int, num_experts: int, rank: int) -> int:
+    """Return in how many directions the forms ``(Wq x) . (Wk_i x)`` can move.
+
+    They are the same for ``M Wq`` and ``M^-T Wk_i`` with any invertible M [R, R], and for
+    ``Wk_i + S_i Wq`` with any antisymmetric S_i [R, R]. What is left of the (N + 1) R D numbers
+    cannot be more than N D (D + 1) / 2, all there is in N quadratic forms. A single expert's form
+    is any of rank 2 R.
+
+    Args:
+        width: D, numbers that the maps are applied to.
+        num_experts: number N of experts.
+        rank: rank R of query and keys, at most D.
+    """
+    if num_experts == 1:
+        reached = min(2 * rank, width)
+        return reached * width - reached * (reached - 1) // 2
+    same = rank**2 + num_experts * rank * (rank - 1) // 2
+    full = num_experts * width * (width + 1) // 2
+    return min((num_experts + 1) * rank * width - same, full)
 
 
 def _dot(x_NR: Tensor, y_NM: Tensor, num_experts: int) -> Tensor:

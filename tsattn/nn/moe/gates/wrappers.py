@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tsattn.nn.moe.gates.base import Gate
+from tsattn.nn.moe.gates.base import Gate, build_gate
 from tsattn.nn.moe.gates.linear import LinearGate
+from tsattn.nn.moe.gates.overhead import gate_cost
 from tsattn.nn.stepping import Stepping
 
 GateFactory = Callable[[int, int], nn.Module]
@@ -53,7 +54,7 @@ class DenseToSparse(Gate, Stepping):
         self.gate = gate
         self.start, self.end, self.steps, self.decay = start, end, steps, decay
         self.normalisation = getattr(gate, "normalisation", "topk_softmax")
-        self.dense = True
+        self._is_falling = True
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def score(self, x_ND: Tensor) -> Tensor:
@@ -79,24 +80,29 @@ class DenseToSparse(Gate, Stepping):
         self._compare()
 
     def _compare(self) -> None:
-        self.dense = int(self.step) < self.steps
+        self._is_falling = int(self.step) < self.steps
 
     @property
-    def free_parameters(self) -> int:
-        """Numbers that the logits can tell apart."""
-        return getattr(self.gate, "free_parameters", self.stored_parameters)
+    def dense(self) -> bool:
+        """Whether all experts are to be chosen for now."""
+        return self._is_falling or is_dense(self.gate)
+
+    @property
+    def free_parameters(self) -> int | None:
+        """Numbers that the logits can tell apart: those of the gate that is divided."""
+        return gate_cost(self.gate).free
 
     @property
     def flops_per_token(self) -> int:
         """Multiplications and additions that the logits of one token take."""
-        inner = getattr(self.gate, "flops_per_token", 2 * self.stored_parameters)
-        return inner + self.num_experts
+        return gate_cost(self.gate).flops + self.num_experts
 
 
 class Hierarchical(Gate):
     """Two levels, ``p(e) = p(g(e)) p(e | g(e))``: a group, then an expert within it.
 
-    The logits are ``log p(e)``. Group g holds the experts ``g E/G .. (g + 1) E/G - 1``.
+    The logits are ``log p(e)``. Group g holds the experts ``g E/G .. (g + 1) E/G - 1``. All experts
+    are chosen as long as one of the gates is a `DenseToSparse` that falls.
 
     Args:
         groups_gate: gate over the G groups.
@@ -133,13 +139,15 @@ class Hierarchical(Gate):
         return (log_groups_NG[:, :, None] + within).flatten(1)
 
     @property
-    def free_parameters(self) -> int:
-        """Numbers that the logits can tell apart."""
-        parts = (self.groups_gate, self.experts_gate)
-        stored = [sum(p.numel() for p in part.parameters()) for part in parts]
-        return sum(
-            getattr(part, "free_parameters", n) for part, n in zip(parts, stored, strict=True)
-        )
+    def dense(self) -> bool:
+        """Whether all experts are to be chosen for now."""
+        return is_dense(self.groups_gate) or is_dense(self.experts_gate)
+
+    @property
+    def flops_per_token(self) -> int:
+        """Multiplications and additions that the logits of one token take."""
+        products = gate_cost(self.groups_gate).flops + gate_cost(self.experts_gate).flops
+        return products + 4 * self.groups + 5 * self.num_experts  # softmax twice, and their sum
 
 
 class DenseToSparseGate(DenseToSparse):
@@ -166,7 +174,7 @@ class DenseToSparseGate(DenseToSparse):
         steps: int = 1000,
         decay: Decay = "geometric",
     ) -> None:
-        super().__init__(gate(d_model, num_experts), start, end, steps, decay)
+        super().__init__(build_gate(gate, d_model, num_experts), start, end, steps, decay)
 
 
 class HierarchicalGate(Hierarchical):
@@ -191,7 +199,16 @@ class HierarchicalGate(Hierarchical):
     ) -> None:
         if groups < 1:
             raise ValueError(f"groups must be at least 1, got {groups}")
-        super().__init__(groups_gate(d_model, groups), experts_gate(d_model, num_experts), groups)
+        super().__init__(
+            build_gate(groups_gate, d_model, groups),
+            build_gate(experts_gate, d_model, num_experts),
+            groups,
+        )
+
+
+def is_dense(gate: nn.Module) -> bool:
+    """Whether a gate wants all experts to be chosen for now, whatever the layer's top-K."""
+    return bool(getattr(gate, "dense", False))
 
 
 def _sizes(gate: nn.Module) -> tuple[int, int]:
