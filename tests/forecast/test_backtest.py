@@ -242,3 +242,10 @@ def test_exchange_rate_is_fitted_forecast_and_scored_as_somebodys_own_data(
     scores = forecaster.backtest(file, windows=5, step=HORIZON).scores("channel")
     assert scores["channel"].nunique() == 8
     assert np.isfinite(scores[SCORES].to_numpy()).all()
+
+
+def test_numbers_that_are_too_large_to_be_squared_are_refused(wide: Forecaster) -> None:
+    frame = wide_frame()
+    frame.loc[119, "b"] = 1e300
+    with pytest.raises(DataError, match=r"no finite score for 'b': the values are too large"):
+        wide.backtest(frame)

@@ -66,6 +66,10 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "a scaler of text": ({"data.scaler_mean": "x"}, "record of the data is damaged"),
     "a scaler too short": ({"data.scaler_mean": torch.zeros(1, 3)}, "a scaler of another width"),
     "a scale of 0": ({"data.scaler_scale": torch.zeros(1, 7)}, "not finite and positive"),
+    "a mean without data": (
+        {"data.scaler_mean": torch.empty(1, 7, device="meta")},
+        "record of the data is damaged",
+    ),
     "a mean of NaN": ({"data.scaler_mean": torch.full((1, 7), np.nan)}, "not finite"),
     "fewer channels": ({"data.channels": ["a", "b"]}, "sizes that are not the network's"),
     "the same channels": ({"data.channels": ["a"] * 7}, "names that repeat"),

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsattn.errors import ConfigError
+from tsattn.errors import ConfigError, DataError
 from tsattn.forecast.adaptive import adaptive_bands
 from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, require_finite, scaler_of
@@ -242,4 +242,23 @@ def scored(
         known=history.known,
         step=int(starts_W[1]) if len(starts_W) > 1 else 1,
     )
+    _require_scores(made, history)
     return made.with_bands(asked) if asked else made
+
+
+def _require_scores(made: Backtest, history: History) -> None:
+    """Refuse numbers whose squared errors are beyond float64.
+
+    Raises:
+        DataError: with the names.
+    """
+    bad_K = torch.zeros(len(made.names), dtype=torch.bool)
+    for unit in UNITS:
+        error_WHK = (made.forecast_WHK[unit] - made.truth_WHK[unit]).square()
+        bad_K |= error_WHK.isinf().flatten(0, 1).any(dim=0) | made.naive_WK[unit].isinf().any(dim=0)
+    if bad_K.any():
+        names = ", ".join(repr(made.names[place]) for place in bad_K.nonzero().flatten()[:5])
+        raise DataError(
+            f"{history.source.table.label}: no finite score for {names}: the values are too large "
+            "to be squared; look at their unit"
+        )

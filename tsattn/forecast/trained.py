@@ -86,9 +86,11 @@ def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str)
         raise CheckpointError(f"{source}: its record lacks {', '.join(missing)}; take another one")
     try:
         trained = _parse(data)
+        _require_agreement(trained, network, source)
+    except CheckpointError:
+        raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         raise CheckpointError(f"{source}: its record of the data is damaged: {error}") from error
-    _require_agreement(trained, network, source)
     return trained
 
 

@@ -43,7 +43,7 @@ def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
         "test": {
             "mse": scores["mse"].item(),
             "mae": scores["mae"].item(),
-            "per_channel_mse": [_number(value) for value in scores["per_channel_mse"].tolist()],
+            "per_channel_mse": _numbers(scores["per_channel_mse"].tolist()),
             "windows_scored": int(scores["windows"]),
             "windows_dropped": windows - int(scores["windows"]),
         },
@@ -211,6 +211,11 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 def as_json(result: Mapping[str, Any]) -> str:
     """Write a result as JSON; a NaN, which JSON has no word for, is an error."""
     return json.dumps(result, indent=2, allow_nan=False, default=str) + "\n"
+
+
+def _numbers(values: list[float] | float) -> Any:
+    """Return None for what is no number; torchmetrics makes one number of a single channel."""
+    return [_number(value) for value in values] if isinstance(values, list) else _number(values)
 
 
 def _number(value: float) -> float | None:
