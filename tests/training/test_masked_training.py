@@ -33,7 +33,7 @@ def batch_of(observed_BHC: torch.Tensor | None, seed: int = 0) -> WindowBatch:
     marks = torch.zeros(4, 9, 4), torch.zeros(4, 3, 4)
     if observed_BHC is not None:
         future = torch.where(observed_BHC, future, 0.0)
-    return WindowBatch(past, future, *marks, torch.arange(4), None, observed_BHC)
+    return WindowBatch(past, future, *marks, torch.arange(4), observed_future_BHC=observed_BHC)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "huber", "quantile"])
@@ -184,7 +184,9 @@ def test_conformal_scores_are_those_of_observed_targets() -> None:
     observed[:, 1] |= torch.arange(200) % 3 == 0
     values = torch.where(observed, torch.randn(200, 2), 0.0)
     starts = torch.arange(180)
-    windows = Windows(values, values[:, :0], starts, torch.zeros_like(starts), 9, 3, observed)
+    windows = Windows(
+        values, values[:, :0], starts, torch.zeros_like(starts), 9, 3, observed_RC=observed
+    )
     network = LastValue(2, 9, 3)
     made = calibrate(lambda batch: forecast_of(network, batch), windows)
     batch = windows[:]
