@@ -127,12 +127,6 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
         ("covariates", _cell(trained.covariates.names) if trained.covariates else "none"),
         ("context and horizon", f"{trained.context} and {trained.horizon} rows"),
     ]
-    if trained.covariates:
-        names = trained.covariates.names
-        kinds = {"known ahead": names.known, "calendar": names.calendar, "past": names.past}
-        kinds |= {"static": names.static}
-        said = [f"{kind}: {', '.join(map(_cell, one))}" for kind, one in kinds.items() if one]
-        rows.append(("covariates", "; ".join(said)))
     borders = dataset.get("borders", {})
     if len(borders) == 1:
         (parts,) = borders.values()

@@ -11,7 +11,6 @@ from torch import Tensor
 from tsattn.data.covariates import FittedCovariates
 from tsattn.data.numerals import NOTHING, covariate_values, with_flags
 from tsattn.data.table import Table
-from tsattn.data.treatment import Treatment
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast.engine import Calendar, NameCovariates
 from tsattn.forecast.history import History
@@ -62,13 +61,7 @@ def split_ahead(source: Source, trained: Trained, *, sort: bool) -> tuple[Source
     order = np.arange(table.num_rows)
     if sort:
         groups = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-        _, times, _ = times_of(
-            source,
-            time,
-            groups if source.layout == "long" else None,
-            _policy(source, trained),
-            trained,
-        )
+        _, times, _ = times_of(source, time, groups if source.layout == "long" else None, trained)
         order = np.argsort(times.asi8, kind="stable")
     # a row lies ahead where no row of its series behind it has a value
     place = np.empty(len(order), dtype=np.int64)
@@ -231,9 +224,7 @@ def horizon_values(
         codes, uniques = pd.factorize(table.text(identity))
         series = {str(name): code for code, name in enumerate(uniques)}
     groups = [np.flatnonzero(codes == code) for code in range(max(1, len(series)))]
-    _, times, _ = times_of(
-        ahead, time, groups if identity is not None else None, _policy(ahead, trained), trained
-    )
+    _, times, _ = times_of(ahead, time, groups if identity is not None else None, trained)
     moments = _moments(times, table, calendar.future[0])
     rows_KH = np.empty((len(history.names), trained.horizon), dtype=np.int64)
     for place, name in enumerate(history.names):
@@ -291,10 +282,6 @@ def _read(source: Source, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
         )
     places = [table.columns.index(name) for name in names]
     return covariate_values(table, places, source.reading.decimal, np.unique(rows))
-
-
-def _policy(source: Source, trained: Trained) -> Treatment:
-    return Treatment.of(source.reading, trained.treatment)
 
 
 def _is_empty(table: Table, column: int) -> np.ndarray:

@@ -200,11 +200,12 @@ def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -
     rows, channels = trained.context + trained.horizon, network.channels
     window = Windows(
         torch.zeros(rows, channels),
-        torch.zeros(rows, len(trained.calendar)),
+        torch.zeros(rows, len(trained.calendar) if network.uses_calendar else 0),
         torch.zeros(1, dtype=torch.int64),
         torch.zeros(1, dtype=torch.int64),
         trained.context,
         trained.horizon,
+        _no_covariates(trained, rows),
     )
     try:
         y_1HC = _run(network, window).mean_WHK
@@ -217,6 +218,17 @@ def require_forecasts(network: ForecastNetwork, trained: Trained, source: str) -
             f"{source}: its network forecasts no finite numbers of [1, {trained.horizon}, "
             f"{channels}]; take another checkpoint"
         )
+
+
+def _no_covariates(trained: Trained, rows: int) -> RowCovariates | None:
+    if trained.covariates is None:
+        return None
+    names = trained.covariates.names
+    return RowCovariates(
+        known_RG=torch.zeros(rows, len(names.known) + len(names.calendar)),
+        past_RO=torch.zeros(rows, len(names.past)),
+        static_SA=torch.zeros(1, len(names.static)),
+    )
 
 
 def require_finite(forecast_WHK: Tensor, history: History) -> None:

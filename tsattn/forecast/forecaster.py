@@ -174,7 +174,8 @@ class Forecaster:
                 "backtest; take conformal"
             )
         network = self._network(new_series=new_series)
-        source, rows_ahead = self._ahead(open_source(frame, reading), future, sort, reading)
+        source = open_source(frame, reading)
+        source, ahead = self._ahead(source, future, sort, reading)
         history = self._history(source, self.context, "the context", new_series, sort)
         history.require_something()
         scaler = scaler_of(history, self.trained)
@@ -189,7 +190,7 @@ class Forecaster:
             self.trained,
             torch.zeros(1, dtype=torch.int64),
             together,
-            covariates_ahead(history, calendar, self.trained, together, rows_ahead),
+            covariates_ahead(history, calendar, self.trained, together, ahead),
             fill=history.treatment.missing == "interpolate",
         )
         require_finite(ahead.mean_WHK, history)

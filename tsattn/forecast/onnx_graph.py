@@ -173,11 +173,6 @@ def _traceable(network: ForecastNetwork) -> ForecastNetwork:
 def _refuse_parts(network: ForecastNetwork) -> None:
     if any(network.covariate_sizes):
         raise ConfigError(
-            f"this {type(network).__name__} takes covariates, which a graph has no inputs for; "
-            "export it without --onnx"
-        )
-    if any(network.covariate_sizes):
-        raise ConfigError(
             f"this {type(network).__name__} takes covariates ({network.covariate_sizes}), and the "
             "ONNX graph has no inputs for them; export it without --onnx"
         )

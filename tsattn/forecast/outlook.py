@@ -73,7 +73,7 @@ class Outlook:
         stamps = future[0].append(future[1:])
         rows_UH = np.arange(len(stamps)).reshape(-1, horizon)
         cells: dict[str, Any] = {
-            "unique_id": pd.Index(list(history.labels)).repeat(horizon).to_numpy(),
+            "unique_id": pd.Index(list(history.labels)).repeat(horizon),
             "ds": stamps[rows_UH[calendar.which_K].reshape(-1)],
             "y": self.mean_KH.reshape(-1),
         }

@@ -56,9 +56,9 @@ def _wide(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
     time = time_column_of(source, trained)
-    table = source.table
-    beside = {place for place, name in enumerate(table.columns) if name in trained.beside}
-    columns = [place for place in range(len(table.columns)) if place not in beside | {time}]
+    beside = {place for place, name in enumerate(source.table.columns) if name in trained.beside}
+    width = len(source.table.columns)
+    columns = [column for column in range(width) if column not in beside | {time}]
     unnamed = [column + 1 for column in columns if not source.table.columns[column]]
     if unnamed:
         raise DataError(
@@ -68,7 +68,7 @@ def _wide(
     names = tuple(source.table.columns[column] for column in columns)
     known = match(names, trained, source.table.label, new_series=new_series)
     treatment = Treatment.of(source.reading, trained.treatment)
-    source, times, notes = times_of(source, time, None, treatment, trained)
+    source, times, notes = times_of(source, time, None, trained)
     order = np.argsort(times.asi8, kind="stable") if sort else np.arange(len(times))
     tails = last_rows(source.table, times, [order], ("",), rows, trained.step, treatment, needed)
     values_RC, more = _values(source, columns, tails, treatment, new_series=new_series)
@@ -93,7 +93,7 @@ def _long(
     names, groups = identities.names, identities.groups
     known = match(names, trained, source.table.label, new_series=new_series)
     treatment = Treatment.of(source.reading, trained.treatment)
-    source, times, notes = times_of(source, time, groups, treatment, trained)
+    source, times, notes = times_of(source, time, groups, trained)
     if sort:
         groups = [group[np.argsort(times.asi8[group], kind="stable")] for group in groups]
     suffixes = tuple(f", series {name!r}" for name in names)
@@ -180,7 +180,11 @@ def time_column_of(source: Source, trained: Trained) -> int:
 
 
 def long_columns(table: Table) -> tuple[int, int, int]:
-    """Return the positions of unique_id, ds and y."""
+    """Return the positions of unique_id, ds and y.
+
+    Raises:
+        DataError: one of them is missing.
+    """
     places = {name: place for place, name in enumerate(table.lowered)}
     missing = [name for name in LONG_COLUMNS if name not in places]
     if missing:
@@ -193,13 +197,20 @@ def long_columns(table: Table) -> tuple[int, int, int]:
 
 
 def times_of(
-    source: Source,
-    column: int,
-    groups: Sequence[np.ndarray] | None,
-    treatment: Treatment,
-    trained: Trained,
+    source: Source, column: int, groups: Sequence[np.ndarray] | None, trained: Trained
 ) -> tuple[Source, pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps in the zone of the policy; the source knows how it writes them."""
+    """Return the timestamps in the zone of the policy; the source knows how it writes them.
+
+    Args:
+        source: new data.
+        column: position of the time column.
+        groups: rows of every series, where several share the column.
+        trained: what the network was trained on.
+
+    Raises:
+        DataError: cells that are no timestamps, or counted steps where there were none.
+    """
+    treatment = Treatment.of(source.reading, trained.treatment)
     table, times, notes = table_times(source.table, column, source.reading, groups, treatment)
     if table.integers != trained.integers:
         counted, stamps = "counted steps", "timestamps"

@@ -36,6 +36,8 @@ class Tails:
     @property
     def needed(self) -> np.ndarray:
         """Rows of the table whose values are looked at."""
+        if not self.num_inserted and not any(one.num_merged for one in self.merged):
+            return self.rows_SN.reshape(-1)
         parts = [
             one.rows[one.places >= places[places >= 0].min()]
             for one, places in zip(self.merged, self.places_SN, strict=True)
