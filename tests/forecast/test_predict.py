@@ -134,7 +134,7 @@ def test_each_series_is_forecast_from_its_own_end_with_its_own_scale(long: Forec
         with torch.inference_mode():
             y_HC = long.network(x_TC.unsqueeze(0)).mean[0].double()
         y_HC = y_HC * long.trained.scaler.scale_SC[0, place] + long.trained.scaler.mean_SC[0, place]
-        np.testing.assert_allclose(alone["y"], y_HC[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(alone["y"], y_HC[:, 0], rtol=1e-6, atol=1e-6)
 
 
 def test_a_floor_repeats_the_frames_own_numbers(train: Callable[..., Path]) -> None:
