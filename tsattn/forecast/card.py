@@ -110,6 +110,15 @@ def _loading(name: str, onnx: Mapping[str, Any] | None) -> str:
     )
 
 
+def _covariates(trained: Trained) -> str:
+    if trained.covariates is None:
+        return "none"
+    names = trained.covariates.names
+    kinds = {"known ahead": names.known, "calendar": names.calendar}
+    kinds |= {"past": names.past, "static": names.static}
+    return "; ".join(f"{kind}: {', '.join(map(_cell, one))}" for kind, one in kinds.items() if one)
+
+
 def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
     data = record["data"]
     dataset = (result or {}).get("dataset", {})
@@ -124,7 +133,7 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
         ("step", step_text(trained.step)),
         ("season", f"{trained.season} rows"),
         ("calendar features", ", ".join(trained.calendar) or "none"),
-        ("covariates", _cell(trained.covariates.names) if trained.covariates else "none"),
+        ("covariates", _covariates(trained)),
         ("context and horizon", f"{trained.context} and {trained.horizon} rows"),
     ]
     borders = dataset.get("borders", {})

@@ -24,9 +24,9 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def epochs(cache: Path) -> list[int]:
+def epochs(cache: Path) -> dict[Path, int]:
     files = cache.glob("cells/*/run/metrics.csv")
-    return [len(file.read_text(encoding="utf-8").splitlines()) - 1 for file in files]
+    return {file: len(file.read_text(encoding="utf-8").splitlines()) - 1 for file in files}
 
 
 def end(process: Any) -> tuple[int, str]:
@@ -45,8 +45,9 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
             grid, tmp_path / home, *words, cache=tmp_path / f"{home}-cache", env=os.environ
         )
 
-    def reached(count: int) -> bool:
-        return min([*epochs(cache), *[0] * 2][:2]) >= count
+    def both_are_behind(least: dict[Path, int]) -> bool:
+        now = epochs(cache)
+        return len(now) == 2 and all(count > least.get(file, 2) for file, count in now.items())
 
     for status, out in map(end, [run("straight", "1"), run("straight", "1")]):
         assert status == 0, out
@@ -55,14 +56,15 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
 
     cache = tmp_path / "killed-cache"
     killed = run("killed")
-    until(lambda: reached(3))
+    until(lambda: both_are_behind({}))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     until(lambda: not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock")))
     assert not (tmp_path / "killed" / "results").exists()
 
+    before = epochs(cache)
     interrupted = run("killed")
-    until(lambda: reached(12))
+    until(lambda: both_are_behind(before))
     interrupted.send_signal(signal.SIGINT)
     status, out = end(interrupted)
     assert status == 130
