@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import pytest
 from scipy import stats
 
-from tsattn.bench.rows import read_rows
+from tsattn.bench.rows import Row, read_rows
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "moe"
@@ -24,22 +24,29 @@ def table(protocol: str) -> str:
     rows = [row for row in rows if (row.protocol, row.status) == (protocol, "ok")]
     by_model = {row.model: [r for r in rows if r.model == row.model] for row in rows}
     routing = _routing(protocol)
-    dense: Scores = {row.seed: row.test_mse for row in by_model["dense"]}
+    dense = _by_seed(by_model["dense"])
     titles = ["gate", "experts", "parameters", "test MSE", "test MAE", "minus dense"]
     titles += ["minus linear", "change rate", "selection entropy"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for model in ("dense", *(f"{gate}_{number}" for number in (4, 8) for gate in GATES)):
         found = by_model[model]
-        scores: Scores = {row.seed: row.test_mse for row in found}
+        scores = _by_seed(found)
         gate, _, number = model.partition("_")
-        linear = {row.seed: row.test_mse for row in by_model.get(f"linear_{number}", [])}
+        linear = _by_seed(by_model.get(f"linear_{number}", []))
         cells = [GATES.get(gate, gate), number, str(found[0].parameters)]
-        cells += [_spread(list(scores.values())), _spread([row.test_mae for row in found])]
+        cells += [
+            _spread(list(scores.values())),
+            _spread(list(_by_seed(found, "test_mae").values())),
+        ]
         cells += ["" if model == "dense" else _difference(scores, dense)]
         cells += ["" if gate in ("dense", "linear") else _difference(scores, linear)]
         cells += routing.get(model, ["", ""])
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _by_seed(rows: list[Row], score: str = "test_mse") -> Scores:
+    return {row.seed: float(getattr(row, score)) for row in rows}
 
 
 def _routing(protocol: str) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
     grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
     words = ("--engine", "ray", "--workers", "2", "--threads", "1")
     driver = start(grid, home, *words, cache=cache, env=os.environ)
-    until(lambda: len(processes_of(cache)) == 2 and max([0, *epochs(cache)]) >= 3)
+    until(lambda: len(processes_of(cache)) == 2 and max([0, *epochs(cache).values()]) >= 3)
     os.kill(processes_of(cache)[0], signal.SIGKILL)
     status, out = end(driver)
     assert status == 0, out
