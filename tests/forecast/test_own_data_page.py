@@ -1,7 +1,5 @@
 """docs/own-data.md is run from top to bottom: its commands, cut short, and its Python."""
 
-import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -9,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.forecast.test_docs import SHORT
-from tsattn.cli import main
+from tests.forecast.pages import LEFT_BY_OTHERS, run_page
 
 
 @pytest.fixture(params=["shared", "made"])
@@ -25,7 +22,7 @@ def home(
         shutil.copy(file, tmp_path)
     else:
         pytest.skip("there is no exchange_rate.csv")
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "TSATTN_RUN_DIR"):
+    for name in LEFT_BY_OTHERS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -42,22 +39,10 @@ def made_rates(file: Path, rows: int = 1500) -> None:
 
 
 @pytest.mark.unchecked
-def test_everything_on_the_page_does_what_it_says(
-    home: Path, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_everything_on_the_page_does_what_it_says(home: Path, root: Path) -> None:
     pytest.importorskip("onnxruntime")
     page = (root / "docs" / "own-data.md").read_text(encoding="utf-8")
-    scope: dict[str, object] = {}
-    typed: list[str] = []
-    for language, block in re.findall(r"```(sh|python)\n(.*?)```", page, flags=re.DOTALL):
-        if language == "python":
-            exec(compile(block, "own-data.md", "exec"), scope)
-            continue
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)[1:]
-            typed.append(words[0])
-            status = main(words + (SHORT if words[0] == "fit" else []))
-            assert status == 0, (words, capsys.readouterr().err)
+    typed = run_page(root / "docs" / "own-data.md")
     assert set(typed) == {"data", "fit", "forecast", "backtest", "export"}
     made = pd.read_csv("forecast.csv")
     assert len(made) == 30

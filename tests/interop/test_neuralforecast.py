@@ -21,6 +21,7 @@ from neuralforecast.losses.pytorch import GMM, DistributionLoss, HuberMQLoss, IQ
 from neuralforecast.models import PatchTST as Theirs
 
 import tsattn.interop.neuralforecast as adapters
+from tests.interop.competing import watch_competitions
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.interop.neuralforecast import ActivePatchTST, ActiveTransformer, AutoActivePatchTST
 from tsattn.interop.published import to_state_dict
@@ -228,15 +229,7 @@ def test_what_goes_by_optimiser_steps_is_told_of_each(frame: pd.DataFrame) -> No
 def test_competing_mixtures_follow_a_plan_for_the_whole_training(
     frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    competed: list[bool] = []
-    forward = CompeteSMoE.forward
-
-    def watched(self: CompeteSMoE, x: torch.Tensor) -> Any:
-        fed = forward(self, x)
-        competed.append(fed.routing.competed_NK is not None)
-        return fed
-
-    monkeypatch.setattr(CompeteSMoE, "forward", watched)
+    competed = watch_competitions(monkeypatch)
     build = partial(CompeteSMoE, num_experts=3, omega=0.5, warmup=0.25)
     after = trained(patchtst(feedforward=build, max_steps=8, val_check_steps=8), frame)
     alone = build(8)

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from tests.interop.competing import watch_competitions
 from tsattn.errors import DataError, NonFiniteLossError
 from tsattn.interop.sklearn import ActivePatchTSTRegressor
 from tsattn.models import PatchTST
@@ -156,15 +157,7 @@ def test_mixtures_are_trained_with_their_balance_and_their_steps(
 def test_competing_mixtures_follow_a_plan_for_the_whole_training(
     windows: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    competed: list[bool] = []
-    forward = CompeteSMoE.forward
-
-    def watched(self: CompeteSMoE, x: torch.Tensor) -> Any:
-        fed = forward(self, x)
-        competed.append(fed.routing.competed_NK is not None)
-        return fed
-
-    monkeypatch.setattr(CompeteSMoE, "forward", watched)
+    competed = watch_competitions(monkeypatch)
     build = partial(CompeteSMoE, num_experts=4, omega=0.5, warmup=0.25)
     small(feedforward=build).fit(*windows)
     steps = 2 * -(-len(windows[0]) // 32)
