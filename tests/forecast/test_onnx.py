@@ -124,7 +124,8 @@ def test_operation_that_the_exporter_does_not_know_is_named(
         {"norm": "layer", "prenorm": True, "end_padding": False},
         {"individual_head": True},
         {"revin_affine": True, "subtract_last": True},
-        {"revin": False, "recompute": True},
+        {"revin": False},
+        {"recompute": True},
     ],
     ids=str,
 )

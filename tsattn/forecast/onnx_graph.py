@@ -24,7 +24,7 @@ from tsattn.data.steps import encode_step
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.forecast.trained import Trained
 from tsattn.models import ForecastNetwork
-from tsattn.nn import MultiHeadActiveAttention
+from tsattn.nn import EncoderLayer, MultiHeadActiveAttention
 from tsattn.nn.moe.dispatch import Computing
 from tsattn.ops import Impl, build
 
@@ -164,6 +164,8 @@ def _traceable(network: ForecastNetwork) -> ForecastNetwork:
     for part in copied.modules():
         if isinstance(part, MultiHeadActiveAttention):
             part.impl = Impl.REFERENCE
+        if isinstance(part, EncoderLayer):
+            part.recompute = False  # the same numbers; slices of a training would fix the batch
         if hasattr(part, "computing"):
             # every expert on every token: sizes do not depend on the choice
             setattr(part, "computing", Computing.ALL)  # noqa: B010 (modules differ)

@@ -65,7 +65,7 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
         axis.tick_params(labelsize=7)
         if not history.source.table.integers:
             axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    axes[0].legend(fontsize=7, loc="upper left", frameon=False)
+    axes[0].legend(fontsize=7, loc="upper left", framealpha=0.8, edgecolor="none")
     figure.savefig(path, dpi=130, format="png")
 
 

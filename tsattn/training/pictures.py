@@ -54,7 +54,7 @@ def draw_forecast(
         axis.set_title(data.prepared.panel.channels[channel], fontsize=9, loc="left")
         axis.tick_params(labelsize=7)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    axes[0].legend(fontsize=7, loc="upper left", frameon=False)
+    axes[0].legend(fontsize=7, loc="upper left", framealpha=0.8, edgecolor="none")
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
 
