@@ -84,10 +84,13 @@ def _holds_time(table: Table, column: int) -> bool:
 
 
 def _parsed_times(
-    table: Table, column: int, reading: Reading, groups: Sequence[np.ndarray] | None
+    table: Table,
+    column: int,
+    text: pd.Series,
+    reading: Reading,
+    groups: Sequence[np.ndarray] | None,
 ) -> ParsedTimes:
     label = f"{table.label}, column {table.columns[column]!r}"
-    text = table.text(column)
     parsed = parse_times(text, day_first=reading.day_first, label=label, groups=groups)
     if parsed.unread:
         examples = ", ".join(repr(text.iloc[row]) for row in parsed.unread[:_SHOWN])
@@ -131,9 +134,10 @@ def table_times(
         if reading.day_first is None and holds_integers(text):
             counted = replace(table, integers=True)
             return counted, from_integers(text), ("time: counted steps, no calendar",)
-        parsed = _parsed_times(table, column, reading, groups)
+        parsed = _parsed_times(table, column, text, reading, groups)
         times, notes = parsed.times, parsed.notes
-        table = replace(table, offset=parsed.offset)
+        if parsed.offset is not None:
+            table = replace(table, offset=parsed.offset)
         if treatment.time_zone is not None and parsed.offset is not None:
             times = (times - parsed.offset).tz_localize("UTC")
     whole = [np.arange(len(times))] if groups is None else list(groups)

@@ -67,6 +67,8 @@ class Calendar:
 
     def marks(self, features: tuple[str, ...]) -> Tensor:
         """Return calendar features [U, past and future rows, M]; of local time in a time zone."""
+        if not features:
+            return torch.empty(len(self.past), len(self.past[0]) + len(self.future[0]), 0)
         parts = [one for pair in zip(self.past, self.future, strict=True) for one in pair]
         first, *others = (one.tz_localize(None) for one in parts)
         marks_RM = calendar_marks(pd.DatetimeIndex(first.append(others)), features)
@@ -87,7 +89,7 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
                 one[-1],
                 trained.step,
                 trained.horizon,
-                by_wall=follows(wall_time(one), trained.step),
+                by_wall=one.tz is None or follows(wall_time(one), trained.step),
             ).as_unit("us")
             for one in past
         )
@@ -237,11 +239,13 @@ def require_finite(forecast_WHK: Tensor, history: History) -> None:
     Raises:
         DataError: with the names.
     """
-    bad = (~torch.isfinite(forecast_WHK)).flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
-    if bad:
-        names = ", ".join(repr(history.names[place]) for place in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise DataError(
-            f"{history.source.table.label}: no finite forecast for {names}{more}: standardised by "
-            "the training's mean and deviation, the values are beyond float32; look at their unit"
-        )
+    finite_WHK = torch.isfinite(forecast_WHK)
+    if finite_WHK.all():
+        return
+    bad = (~finite_WHK).flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
+    names = ", ".join(repr(history.names[place]) for place in bad[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    raise DataError(
+        f"{history.source.table.label}: no finite forecast for {names}{more}: standardised by "
+        "the training's mean and deviation, the values are beyond float32; look at their unit"
+    )
