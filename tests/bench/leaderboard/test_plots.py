@@ -5,7 +5,14 @@ import pytest
 from tests.bench.leaderboard.made import ILLNESS, illness
 from tsattn.bench.leaderboard.cells import Board
 from tsattn.bench.leaderboard.claims import compare_with
-from tsattn.bench.leaderboard.plots import differences_plot, round_values, scores_plot
+from tsattn.bench.leaderboard.plots import (
+    LETTER,
+    Tick,
+    differences_plot,
+    round_values,
+    scores_plot,
+    staggered,
+)
 
 PAPERS: dict[str, float | None] = {"identity": 1.474, "gelu": 1.52, "tanh": None}
 CELLS = Board(illness()).row_of_cells("table2", "patchtst", "illness")
@@ -56,3 +63,16 @@ def test_differences_are_drawn_beside_the_line_of_identity() -> None:
     assert tanh.high is not None
     assert tanh.mean < tanh.high < zero < gelu.mean
     assert differences_plot("x", []) is None
+
+
+def test_labels_of_lines_neither_cover_each_other_nor_leave_the_picture() -> None:
+    at = (120.0, 505.0, 507.5, 549.0, 550.0)
+    lines = staggered([Tick(place, "mean of the window 1.450") for place in at])
+    half = LETTER * len(lines[0].text) / 2
+    assert [line.at for line in lines] == sorted(at)
+    for place, one in enumerate(lines):
+        assert half <= one.middle <= 570.0 - half
+        assert abs(one.middle - one.at) <= half
+        for other in lines[place + 1 :]:
+            assert one.level != other.level or other.middle - one.middle > 2 * half
+    assert [line.level for line in lines][:2] == [0, 0]

@@ -14,6 +14,7 @@ from tsattn.bench.paired import over_seeds
 
 LINE = 26.0
 LEFT, WIDTH, TOP = 120.0, 430.0, 8.0
+LABEL_LINE, LETTER = 14.0, 6.0
 COLOURS = {
     "identity": "#555555",
     "gelu": "#e69f00",
@@ -31,6 +32,23 @@ class Tick:
 
     at: float
     text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A dashed line through all rows.
+
+    Attributes:
+        at: where it stands.
+        text: its label.
+        middle: the middle of the label, which stays within the picture.
+        level: on which line of text below the axis, so that labels do not cover each other.
+    """
+
+    at: float
+    text: str
+    middle: float
+    level: int
 
 
 @dataclass(frozen=True)
@@ -69,9 +87,14 @@ class DotPlot:
     height: float
     rows: tuple[DotRow, ...]
     ticks: tuple[Tick, ...]
-    lines: tuple[Tick, ...]
+    lines: tuple[Line, ...]
     left: float = LEFT
     right: float = LEFT + WIDTH
+
+    @property
+    def bottom(self) -> float:
+        """Where the lines of text below the axis end."""
+        return self.height + LABEL_LINE * (1 + max((one.level + 1 for one in self.lines), default=0))
 
 
 def scores_plot(
@@ -104,8 +127,9 @@ def scores_plot(
             )
         )
     inside = {name: mse for name, mse in floors.items() if axis.holds(mse)}
-    lines = tuple(Tick(axis.at(mse), f"{label(name)} {mse:.3f}") for name, mse in inside.items())
-    return DotPlot(title, "test MSE", TOP + LINE * len(rows), tuple(rows), axis.ticks(), lines)
+    ticks = [Tick(axis.at(mse), f"{label(name)} {mse:.3f}") for name, mse in inside.items()]
+    height = TOP + LINE * len(rows)
+    return DotPlot(title, "test MSE", height, tuple(rows), axis.ticks(), staggered(ticks))
 
 
 def differences_plot(title: str, comparisons: Sequence[Comparison]) -> DotPlot | None:
@@ -133,10 +157,24 @@ def differences_plot(title: str, comparisons: Sequence[Comparison]) -> DotPlot |
         )
         for place, c in enumerate(comparisons)
     )
-    lines = (Tick(axis.at(0.0), "identity"),)
+    lines = staggered([Tick(axis.at(0.0), "identity")])
     height = TOP + LINE * len(rows)
     ticks = axis.ticks(signed=True)
     return DotPlot(title, "test MSE − identity's", height, rows, ticks, lines)
+
+
+def staggered(ticks: Sequence[Tick]) -> tuple[Line, ...]:
+    """Return lines whose labels lie beside or below each other."""
+    ends: list[float] = []  # of the last label on each level
+    lines: list[Line] = []
+    for tick in sorted(ticks, key=lambda tick: tick.at):
+        half = LETTER * len(tick.text) / 2
+        middle = min(max(tick.at, half), LEFT + WIDTH + 20 - half)
+        free = (level for level, end in enumerate(ends) if end + LETTER < middle - half)
+        level = next(free, len(ends))
+        ends[level : level + 1] = [middle + half]
+        lines.append(Line(tick.at, tick.text, round(middle, 1), level))
+    return tuple(lines)
 
 
 class _Axis:
