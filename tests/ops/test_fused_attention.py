@@ -86,20 +86,7 @@ def test_dropout_uses_the_mask_of_its_seed_forwards_and_backwards(
     assert_within_budget(dropped(case), dropped_plainly(case), case.inputs(dtype))
 
 
-@pytest.mark.parametrize(
-    ("length", "width"),
-    [
-        pytest.param(
-            512,
-            16,
-            marks=pytest.mark.xfail(
-                reason="1.2 times beyond in q's gradient: rowsum(dO O) has the rounding of O",
-                strict=True,
-            ),
-        ),
-        (512, 64),
-    ],
-)
+@pytest.mark.parametrize(("length", "width"), [(512, 16), (512, 64), (200, 4)])
 def test_sums_over_many_keys_stay_within_the_error_budget(length: int, width: int) -> None:
     case = Case(queries=length, width=width, heads=1, batch=1, activation="sigmoid")
     assert_within_budget(case.implementation("cpu"), case.plain, case.inputs(torch.float32))

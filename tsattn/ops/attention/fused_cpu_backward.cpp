@@ -4,8 +4,9 @@
 //   dA = (M P)' dO     dP = M (dO A')     D = rowsum(dO O)     dS = P (dP - D) + gradient of S
 //   dQ = scale dS K    dK = scale dS' Q   dV = dA activation'(V)
 //
-// Rows of P (dP - D) sum to zero. Over many keys what rounding leaves of a sum, r, is subtracted
-// again as r times the mean key: dQ = scale (dS K - r mean(K)), which is the same in exact numbers.
+// Rows of P (dP - D) sum to zero, and what rounding leaves of a sum, r, is the error of D: over many
+// keys dQ = scale (dS K - r P K). Wide heads and products of bfloat16 take the mean key for P K, and
+// with dropout M P K does; all are the same in exact numbers, where r is zero.
 
 #include "float_products.h"
 #include "pair_products.h"
@@ -63,7 +64,7 @@ class BackwardHead {
       products_.template accumulate<R>(count, k0, keys);
     }
     if (key_blocks.count > 1) {
-      products_.template subtract_mean_key<R>(count, rest);
+      products_.template subtract_rest<R>(count, rest);
     }
     products_.template finish_tile<R>(q0, count);
   }
