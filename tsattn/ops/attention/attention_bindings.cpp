@@ -41,9 +41,14 @@ PlaneView plane(const OptionalTensor& x) {
   if (!x.has_value() || !x->defined() || x->numel() == 0) {
     return {};
   }
-  return {
-      const_cast<float*>(x->const_data_ptr<float>()), x->stride(0), x->stride(1), x->stride(2),
-      x->stride(3)};
+  PlaneView view;
+  view.data = const_cast<void*>(x->const_data_ptr());
+  view.half = x->scalar_type() == at::kBFloat16;
+  view.batch = x->stride(0);
+  view.head = x->stride(1);
+  view.query = x->stride(2);
+  view.key = x->stride(3);
+  return view;
 }
 
 // [B, L, N, W] in memory, so that the heads of one position lie side by side.
@@ -52,12 +57,17 @@ Tensor empty_heads(const Tensor& like, int64_t length, int64_t width) {
 }
 
 // [B, N, K, Q] in memory, as the kernels work.
-Tensor empty_plane(bool wanted, const Tensor& q, const Tensor& k) {
-  const auto options = q.options().dtype(at::kFloat);
+Tensor empty_plane(bool wanted, const Tensor& q, const Tensor& k, at::ScalarType dtype) {
+  const auto options = q.options().dtype(dtype);
   if (!wanted) {
     return at::empty({0}, options);
   }
   return at::empty({q.size(0), q.size(1), k.size(2), q.size(2)}, options).transpose(2, 3);
+}
+
+// Scores of bfloat16 queries are bfloat16 where they are handed on, and read as that or float32.
+bool is_plane(const Tensor& x, const Tensor& q) {
+  return x.scalar_type() == at::kFloat || x.scalar_type() == q.scalar_type();
 }
 
 struct Inputs {
@@ -84,8 +94,8 @@ void check(const Inputs& in) {
   const std::vector<int64_t> full{q.size(0), q.size(1), q.size(2), k.size(2)};
   if (prev.has_value()) {
     TORCH_CHECK(
-        prev->scalar_type() == at::kFloat && prev->sizes() == full,
-        "prev_scores must be float32 ", full, ", got ", prev->scalar_type(), " ", prev->sizes());
+        is_plane(*prev, q) && prev->sizes() == full, "prev_scores must be float32, or as q, ", full,
+        ", got ", prev->scalar_type(), " ", prev->sizes());
   }
   if (bias.has_value()) {
     TORCH_CHECK(
@@ -154,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_forward(
     bool return_scores, double dropout_p, double scale) {
   const Inputs in = prepare(q, k, v, prev, bias, seed, activation, causal, dropout_p, scale);
   Tensor out = empty_heads(v, q.size(2), v.size(3));
-  Tensor scores = empty_plane(return_scores, q, k);
+  Tensor scores = empty_plane(return_scores, q, k, q.scalar_type());
   Tensor stats =
       at::empty({2, q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
   if (is_empty(q, k, v)) {
@@ -185,15 +195,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
       "the gradient must be like the output, got ", grad_out.scalar_type(), " ", grad_out.sizes());
   TORCH_CHECK(
       !grad_scores.has_value() ||
-          (grad_scores->scalar_type() == at::kFloat &&
+          (is_plane(*grad_scores, q) &&
            grad_scores->sizes() == at::IntArrayRef({q.size(0), q.size(1), q.size(2), k.size(2)})),
       "the gradient must be like the scores");
   TORCH_CHECK(stats.numel() == 2 * q.size(0) * q.size(1) * q.size(2) && stats.is_contiguous());
   Tensor grad_q = empty_heads(q, q.size(2), q.size(3));
   Tensor grad_k = empty_heads(k, k.size(2), k.size(3));
   Tensor grad_v = empty_heads(v, v.size(2), v.size(3));
-  Tensor grad_prev = empty_plane(need_prev, q, k);
-  Tensor grad_bias = empty_plane(need_bias, q, k);
+  const auto prev_dtype = prev.has_value() ? prev->scalar_type() : at::kFloat;
+  Tensor grad_prev = empty_plane(need_prev, q, k, prev_dtype);
+  Tensor grad_bias = empty_plane(need_bias, q, k, at::kFloat);
   if (is_empty(q, k, v)) {
     return {grad_q.zero_(), grad_k.zero_(), grad_v.zero_(), grad_prev.zero_(), grad_bias.zero_()};
   }

@@ -69,7 +69,7 @@ class FloatBackward : public FloatOperands<T> {
     return FloatOperands<T>::floats(p) + Scratch::size(p.keys * p.value_width + kLanes) +
         Scratch::size(kTile * p.width) + 2 * Scratch::size(kTile * p.value_width) +
         Scratch::size(padded * p.width) + Scratch::size(padded * p.value_width) +
-        2 * Scratch::size(kTile * kTile) + Scratch::size(p.width);
+        2 * Scratch::size(kTile * kTile) + Scratch::size(kTile * p.width) + Scratch::size(p.width);
   }
 
   FloatBackward(const BackwardProblem<T>& p, Scratch& scratch, float* weights, float* grads)
@@ -86,13 +86,14 @@ class FloatBackward : public FloatOperands<T> {
         grad_v_(scratch.take(padded_ * p.value_width)),
         weights_t_(scratch.take(kTile * kTile)),
         grads_t_(scratch.take(kTile * kTile)),
+        weighted_keys_(scratch.take(kTile * p.width)),
         mean_key_(scratch.take(p.width)) {}
 
   void start(int64_t b, int64_t n) {
     FloatOperands<T>::start(b, n);
     start_grad_keys();
     std::fill_n(grad_v_, padded_ * p_.value_width, 0.0f);
-    if (p_.keys > kTile) {
+    if (p_.keys > kTile && !weighs_keys()) {
       mean_of_rows(this->k_, p_.keys, p_.width, mean_key_);
     }
   }
@@ -103,6 +104,9 @@ class FloatBackward : public FloatOperands<T> {
     this->start_queries(q0, count, ld);
     load(p_.grad_out, q0, count, grad_out_, ld);
     start_grad_queries(q0, count, ld);
+    for (int64_t w = 0; w < p_.width && p_.keys > kTile; ++w) {
+      std::fill_n(weighted_keys_ + w * ld, ld, weighs_keys() ? 0.0f : mean_key_[w]);
+    }
   }
 
   // D = rowsum(dO O)
@@ -145,6 +149,11 @@ class FloatBackward : public FloatOperands<T> {
     product<R>(
         this->k_.data + k0 * this->k_.ld, 1, this->k_.ld, p_.width, grads_, ld, keys,
         Into<R, true>{grad_query_, ld});
+    if (p_.keys > kTile && weighs_keys()) {
+      product<R>(
+          this->k_.data + k0 * this->k_.ld, 1, this->k_.ld, p_.width, weights_, ld, keys,
+          Into<R, true>{weighted_keys_, ld});
+    }
     with_vectors(keys, [&]<int S>() {
       constexpr int64_t ldt = S * kLanes;
       transpose(weights_, ld, keys, count, weights_t_, ldt);
@@ -159,11 +168,12 @@ class FloatBackward : public FloatOperands<T> {
   }
 
   template <int R>
-  void subtract_mean_key(int64_t, const Vec (&rest)[R]) {
+  void subtract_rest(int64_t, const Vec (&rest)[R]) {
     for (int64_t w = 0; w < p_.width; ++w) {
       for (int r = 0; r < R; ++r) {
-        float* at = grad_query_ + (w * R + r) * kLanes;
-        (Vec::loadu(at) - rest[r] * Vec(mean_key_[w])).store(at);
+        const int64_t at = (w * R + r) * kLanes;
+        const Vec exact = Vec::loadu(grad_query_ + at) - rest[r] * Vec::loadu(weighted_keys_ + at);
+        exact.store(grad_query_ + at);
       }
     }
   }
@@ -204,6 +214,10 @@ class FloatBackward : public FloatOperands<T> {
   }
 
  private:
+  // The product P K takes narrow heads a tenth of their time, and wide ones a fifth: where they have
+  // the mean key instead.
+  bool weighs_keys() const { return p_.width <= 32; }
+
   void load(
       const HeadsView<const T>& view, int64_t q0, int64_t count, float* into, int64_t ld) {
     const T* from = view.at(this->b_, this->n_) + q0 * view.row;
@@ -253,7 +267,7 @@ class FloatBackward : public FloatOperands<T> {
   const BackwardProblem<T>& p_;
   int64_t padded_;
   float *weights_, *grads_, *grad_values_, *grad_query_, *grad_out_, *out_, *grad_k_, *grad_v_,
-      *weights_t_, *grads_t_, *mean_key_;
+      *weights_t_, *grads_t_, *weighted_keys_, *mean_key_;
 };
 
 } // namespace CPU_CAPABILITY

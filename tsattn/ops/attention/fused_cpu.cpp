@@ -87,18 +87,17 @@ class ForwardHead {
     constexpr int64_t ld = R * kLanes;
     const TilePlane prev(p_.prev, b_, n_, q0, count, 0, keys, plane_, ld);
     const TilePlane bias = bias_tile(q0);
-    float* out = p_.scores.at(b_, n_);
+    const TileOut out(p_.scores, b_, n_, q0, 0);
     for (int64_t key = 0; key < keys; ++key) {
       float* row = scores_ + key * ld;
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
         Vec s = Vec::loadu(row + r * kLanes);
-        if (prev.data != nullptr) {
+        if (prev) {
           s = s + prev.load<R>(key, r, tail);
         }
-        if (out != nullptr) {
-          float* at = out + key * p_.scores.key + q0 + r * kLanes;
-          r < R - 1 ? s.store(at) : tail.store(at, s);
+        if (out) {
+          out.store<R>(key, r, tail, s);
         }
         if (bias.data != nullptr) {
           s = s + (p_.bias.query == 0 ? Vec(bias.data[key * bias.ld]) : bias.load<R>(key, r, tail));
@@ -115,7 +114,7 @@ class ForwardHead {
   TilePlane bias_tile(int64_t q0) const {
     TilePlane tile;
     if (p_.bias.data != nullptr) {
-      tile.data = p_.bias.at(b_, n_) + q0 * p_.bias.query;
+      tile.data = p_.bias.floats(b_, n_) + q0 * p_.bias.query;
       tile.ld = p_.bias.key;
     }
     return tile;

@@ -17,12 +17,21 @@ struct HeadsView {
   T* at(int64_t b, int64_t n) const { return data + b * batch + n * head; }
 };
 
-// [batch, heads, queries, keys]; strides in elements, zero where broadcast. Null: absent.
+// [batch, heads, queries, keys] of float or bfloat16; strides in elements, zero where broadcast.
+// Null: absent.
 struct PlaneView {
-  float* data = nullptr;
+  void* data = nullptr;
+  bool half = false;
   int64_t batch = 0, head = 0, query = 0, key = 0;
-  float* at(int64_t b, int64_t n) const {
-    return data == nullptr ? nullptr : data + b * batch + n * head;
+  float* floats(int64_t b, int64_t n) const { return at(static_cast<float*>(data), b, n); }
+  c10::BFloat16* halves(int64_t b, int64_t n) const {
+    return at(static_cast<c10::BFloat16*>(data), b, n);
+  }
+
+ private:
+  template <class T>
+  T* at(T* first, int64_t b, int64_t n) const {
+    return first == nullptr ? nullptr : first + b * batch + n * head;
   }
 };
 
@@ -40,7 +49,7 @@ struct Problem {
   std::vector<Factor<T>> factors; // the scores are the sum of their products
   HeadsView<const T> v;
   PlaneView prev; // added to the scores, any strides
-  PlaneView bias; // added after the scores were returned; query stride 0 or 1
+  PlaneView bias; // of float, added after the scores were returned; query stride 0 or 1
   bool causal = false;
   float scale = 1.0f;
   Activation activation = Activation::kIdentity;
@@ -68,7 +77,7 @@ struct BackwardProblem : Problem<T> {
   PlaneView grad_scores; // any strides
   std::vector<FactorGradients<T>> grads; // of each factor
   HeadsView<T> grad_v;
-  PlaneView grad_prev, grad_bias; // out; query stride 1
+  PlaneView grad_prev, grad_bias; // out; query stride 1, the latter of float
 };
 
 void attention_forward(const ForwardProblem<float>& problem);

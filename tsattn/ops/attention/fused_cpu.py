@@ -54,15 +54,18 @@ def attend(
     """Compute ``softmax(scale * Q K' + prev_scores + mask) activation(V)`` with one call.
 
     Args as in `tsattn.ops.active_attention`; ``activation`` is one of the six names. Scores are
-    float32 inside, whatever the dtype of the inputs.
+    float32 inside, whatever the dtype of the inputs, and have the dtype of the inputs where they
+    are handed on.
     """
     seed = draw_seed() if dropout_p > 0 else None
-    prev = None if prev_scores is None else prev_scores.to(torch.float32)
+    prev = prev_scores
+    if prev is not None and prev.dtype not in (torch.float32, q.dtype):
+        prev = prev.to(torch.float32)
     output, scores, _ = torch.ops.tsattn.attention_forward(
         q, k, v, prev, _as_bias(mask), seed, NUMBERS[activation], is_causal, return_scores,
         dropout_p, scale,
     )  # fmt: skip
-    return output, scores.to(q.dtype) if return_scores else None
+    return output, scores if return_scores else None
 
 
 def obstacle(q: Tensor, k: Tensor, v: Tensor) -> str:
@@ -88,11 +91,11 @@ def _heads_like(x: Tensor, length: int, width: int) -> Tensor:
     return x.new_empty(x.shape[0], length, x.shape[1], width).transpose(1, 2)
 
 
-def _plane_like(wanted: bool, q: Tensor, k: Tensor) -> Tensor:
+def _plane_like(wanted: bool, q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
     if not wanted:
-        return q.new_empty(0, dtype=torch.float32)
+        return q.new_empty(0, dtype=dtype)
     shape = (*q.shape[:2], k.shape[2], q.shape[2])
-    return q.new_empty(shape, dtype=torch.float32).transpose(2, 3)
+    return q.new_empty(shape, dtype=dtype).transpose(2, 3)
 
 
 @torch.library.register_fake("tsattn::attention_forward")
@@ -101,7 +104,8 @@ def _forward_fake(
     is_causal: bool, return_scores: bool, dropout_p: float, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     stats = q.new_empty((2, *q.shape[:3]), dtype=torch.float32)
-    return _heads_like(v, q.shape[2], v.shape[3]), _plane_like(return_scores, q, k), stats
+    scores = _plane_like(return_scores, q, k, q.dtype)
+    return _heads_like(v, q.shape[2], v.shape[3]), scores, stats
 
 
 @torch.library.register_fake("tsattn::attention_backward")
@@ -111,4 +115,7 @@ def _backward_fake(
     dropout_p: float, scale: float, need_prev: bool, need_bias: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads = (_heads_like(x, x.shape[2], x.shape[3]) for x in (q, k, v))
-    return (*heads, _plane_like(need_prev, q, k), _plane_like(need_bias, q, k))
+    grad_prev = _plane_like(
+        need_prev, q, k, torch.float32 if prev_scores is None else prev_scores.dtype
+    )
+    return (*heads, grad_prev, _plane_like(need_bias, q, k, torch.float32))

@@ -4,8 +4,9 @@
 //   dA = (M P)' dO     dP = M (dO A')     D = rowsum(dO O)     dS = P (dP - D) + gradient of S
 //   dQ = scale dS K    dK = scale dS' Q   dV = dA activation'(V)
 //
-// Rows of P (dP - D) sum to zero. Over many keys what rounding leaves of a sum, r, is subtracted
-// again as r times the mean key: dQ = scale (dS K - r mean(K)), which is the same in exact numbers.
+// Rows of P (dP - D) sum to zero, and what rounding leaves of a sum, r, is the error of D: over many
+// keys dQ = scale (dS K - r P K). Wide heads and products of bfloat16 take the mean key for P K, and
+// with dropout M P K does; all are the same in exact numbers, where r is zero.
 
 #include "float_products.h"
 #include "pair_products.h"
@@ -63,7 +64,7 @@ class BackwardHead {
       products_.template accumulate<R>(count, k0, keys);
     }
     if (key_blocks.count > 1) {
-      products_.template subtract_mean_key<R>(count, rest);
+      products_.template subtract_rest<R>(count, rest);
     }
     products_.template finish_tile<R>(q0, count);
   }
@@ -107,13 +108,13 @@ class BackwardHead {
     }
     products_.template scores<R>(k0, keys, Into<R>{weights_, ld});
     const TilePlane prev(p_.prev, b_, n_, q0, count, k0, keys, prev_, ld);
-    const float* bias = p_.bias.at(b_, n_);
+    const float* bias = p_.bias.floats(b_, n_);
     for (int64_t key = 0; key < keys; ++key) {
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
         float* weight = weights_ + key * ld + r * kLanes;
         Vec s = Vec::loadu(weight);
-        if (prev.data != nullptr) {
+        if (prev) {
           s = s + prev.load<R>(key, r, tail);
         }
         if (bias != nullptr) {
@@ -177,27 +178,23 @@ class BackwardHead {
       Vec (&rest)[R]) {
     constexpr int64_t ld = R * kLanes;
     const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
-    float* grad_prev = p_.grad_prev.at(b_, n_);
-    float* grad_bias = p_.grad_bias.at(b_, n_);
+    const TileOut grad_prev(p_.grad_prev, b_, n_, q0, k0);
+    const TileOut grad_bias(p_.grad_bias, b_, n_, q0, k0);
     for (int64_t key = 0; key < keys; ++key) {
       Vec weights[R], grads[R];
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
-        const auto put = [&](float* plane, int64_t stride, const Vec& x) {
-          float* at = plane + (k0 + key) * stride + q0 + r * kLanes;
-          r < R - 1 ? x.store(at) : tail.store(at, x);
-        };
         const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
         Vec ds = p * (Vec::loadu(grads_ + key * ld + r * kLanes) - sums[r]);
         rest[r] = rest[r] + ds;
-        if (grad_bias != nullptr) {
-          put(grad_bias, p_.grad_bias.key, ds);
+        if (grad_bias) {
+          grad_bias.store<R>(key, r, tail, ds);
         }
-        if (from_scores.data != nullptr) {
+        if (from_scores) {
           ds = ds + from_scores.load<R>(key, r, tail);
         }
-        if (grad_prev != nullptr) {
-          put(grad_prev, p_.grad_prev.key, ds);
+        if (grad_prev) {
+          grad_prev.store<R>(key, r, tail, ds);
         }
         weights[r] = dropped<kDrop>(p, k0 + key, r);
         grads[r] = ds;

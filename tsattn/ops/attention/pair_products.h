@@ -157,7 +157,7 @@ class PairBackward : public PairOperands {
   }
 
   template <int R>
-  void subtract_mean_key(int64_t count, const Vec (&rest)[R]) {
+  void subtract_rest(int64_t count, const Vec (&rest)[R]) {
     float sums[R * kLanes];
     for (int r = 0; r < R; ++r) {
       rest[r].store(sums + r * kLanes);

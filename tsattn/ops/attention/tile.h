@@ -198,33 +198,71 @@ inline void unpack(
 // A plane as the tile reads it: [key][query lane], in place or through a transposed copy.
 struct TilePlane {
   const float* data = nullptr;
+  const c10::BFloat16* halves = nullptr; // instead of data
   int64_t ld = 0;
-  bool whole = false; // the copy has room for whole vectors
 
   TilePlane() = default;
   TilePlane(
       const PlaneView& plane, int64_t b, int64_t n, int64_t q0, int64_t queries, int64_t k0,
       int64_t keys, float* buffer, int64_t ld_buffer) {
-    const float* src = plane.at(b, n);
-    if (src == nullptr) {
-      return;
-    }
-    src += q0 * plane.query + k0 * plane.key;
-    if (plane.query == 1) {
-      data = src;
+    const auto read = [&](const auto* first, const auto*& in_place) {
+      const auto* from = first + q0 * plane.query + k0 * plane.key;
       ld = plane.key;
+      if (plane.query == 1) {
+        in_place = from;
+        return;
+      }
+      transpose(from, plane.query, queries, keys, buffer, ld_buffer);
+      data = buffer;
+      ld = ld_buffer;
+    };
+    if (plane.data == nullptr) {
       return;
     }
-    transpose(src, plane.query, queries, keys, buffer, ld_buffer);
-    data = buffer;
-    ld = ld_buffer;
-    whole = true;
+    if (plane.half) {
+      read(plane.halves(b, n), halves);
+    } else {
+      read(plane.floats(b, n), data);
+    }
   }
+
+  explicit operator bool() const { return data != nullptr || halves != nullptr; }
 
   template <int R>
   TSATTN_INLINE Vec load(int64_t key, int r, const Tail& tail) const {
-    const float* p = data + key * ld + r * kLanes;
-    return r < R - 1 ? Vec::loadu(p) : tail.load(p);
+    const int64_t at = key * ld + r * kLanes;
+    if (halves != nullptr) {
+      return (r < R - 1 ? Tail(kLanes) : tail).load(halves + at);
+    }
+    return r < R - 1 ? Vec::loadu(data + at) : tail.load(data + at);
+  }
+};
+
+// A plane as the tile writes it, with query stride 1.
+struct TileOut {
+  float* data = nullptr;
+  c10::BFloat16* halves = nullptr; // instead of data
+  int64_t ld = 0;
+
+  TileOut(const PlaneView& plane, int64_t b, int64_t n, int64_t q0, int64_t k0) : ld(plane.key) {
+    const int64_t first = q0 + k0 * ld;
+    if (plane.data != nullptr && plane.half) {
+      halves = plane.halves(b, n) + first;
+    } else if (plane.data != nullptr) {
+      data = plane.floats(b, n) + first;
+    }
+  }
+
+  explicit operator bool() const { return data != nullptr || halves != nullptr; }
+
+  template <int R>
+  TSATTN_INLINE void store(int64_t key, int r, const Tail& tail, const Vec& x) const {
+    const int64_t at = key * ld + r * kLanes;
+    if (halves != nullptr) {
+      (r < R - 1 ? Tail(kLanes) : tail).store(halves + at, x);
+    } else {
+      r < R - 1 ? x.store(data + at) : tail.store(data + at, x);
+    }
   }
 };
 

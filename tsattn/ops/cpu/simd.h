@@ -20,6 +20,57 @@ constexpr int64_t round_up(int64_t x, int64_t step) {
   return (x + step - 1) / step * step;
 }
 
+// bfloat16 is the upper half of a float; rounding goes to the nearest, ties to even, NaN stays NaN.
+#if defined(CPU_CAPABILITY_AVX512)
+TSATTN_INLINE Vec widen(const __m256i& halves) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+TSATTN_INLINE __m256i narrow(const Vec& x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i y = _mm512_srli_epi32(up, 16);
+  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(y, nan, _mm512_set1_epi32(0x7fc0)));
+}
+#endif
+
+inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
+    const __m256i words = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
+    _mm256_storeu_ps(dst, _mm256_castsi256_ps(words));
+  }
+#endif
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(src[i].x) << 16;
+    std::memcpy(dst + i, &bits, sizeof(bits));
+  }
+}
+
+inline void narrow(const float* src, c10::BFloat16* dst, int64_t n) {
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+  for (; n >= 8; n -= 8, src += 8, dst += 8) {
+    const __m256 x = _mm256_loadu_ps(src);
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i y = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    y = _mm256_blendv_epi8(_mm256_srli_epi32(y, 16), _mm256_set1_epi32(0x7fc0), nan);
+    y = _mm256_permute4x64_epi64(_mm256_packus_epi32(y, y), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_castsi256_si128(y));
+  }
+#endif
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, src + i, sizeof(bits));
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    dst[i].x = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+  }
+}
+
 // The last vector of a row: only its first `count` lanes exist in memory.
 struct Tail {
 #if defined(CPU_CAPABILITY_AVX512)
@@ -28,12 +79,28 @@ struct Tail {
   TSATTN_INLINE Vec load(const float* p) const { return _mm512_maskz_loadu_ps(lanes, p); }
   TSATTN_INLINE Vec only(const Vec& x) const { return _mm512_maskz_mov_ps(lanes, x); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { _mm512_mask_storeu_ps(p, lanes, x); }
+  TSATTN_INLINE Vec load(const c10::BFloat16* p) const {
+    return widen(_mm256_maskz_loadu_epi16(lanes, p));
+  }
+  TSATTN_INLINE void store(c10::BFloat16* p, const Vec& x) const {
+    _mm256_mask_storeu_epi16(p, lanes, narrow(x));
+  }
 #else
   int64_t count;
   explicit Tail(int64_t n) : count(n) {}
   TSATTN_INLINE Vec load(const float* p) const { return Vec::loadu(p, count); }
   TSATTN_INLINE Vec only(const Vec& x) const { return Vec::set(Vec(0.0f), x, count); }
   TSATTN_INLINE void store(float* p, const Vec& x) const { x.store(p, count); }
+  TSATTN_INLINE Vec load(const c10::BFloat16* p) const {
+    float wide[kLanes] = {};
+    widen(p, wide, count);
+    return Vec::loadu(wide);
+  }
+  TSATTN_INLINE void store(c10::BFloat16* p, const Vec& x) const {
+    float wide[kLanes];
+    x.store(wide);
+    narrow(wide, p, count);
+  }
 #endif
 };
 
@@ -221,39 +288,21 @@ inline void transpose(
   }
 }
 
-// bfloat16 is the upper half of a float; rounding goes to the nearest, ties to even, NaN stays NaN.
-inline void widen(const c10::BFloat16* src, float* dst, int64_t n) {
-#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
-  for (; n >= 8; n -= 8, src += 8, dst += 8) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src));
-    const __m256i words = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);
-    _mm256_storeu_ps(dst, _mm256_castsi256_ps(words));
-  }
-#endif
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(src[i].x) << 16;
-    std::memcpy(dst + i, &bits, sizeof(bits));
-  }
-}
-
-inline void narrow(const float* src, c10::BFloat16* dst, int64_t n) {
-#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
-  for (; n >= 8; n -= 8, src += 8, dst += 8) {
-    const __m256 x = _mm256_loadu_ps(src);
-    const __m256i bits = _mm256_castps_si256(x);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i y = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    y = _mm256_blendv_epi8(_mm256_srli_epi32(y, 16), _mm256_set1_epi32(0x7fc0), nan);
-    y = _mm256_permute4x64_epi64(_mm256_packus_epi32(y, y), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_castsi256_si128(y));
-  }
-#endif
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, src + i, sizeof(bits));
-    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    dst[i].x = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+// Rows of bfloat16 go through a strip that is as wide as a transposition needs.
+inline void transpose(
+    const c10::BFloat16* src, int64_t ld_src, int64_t rows, int64_t cols, float* dst,
+    int64_t ld_dst) {
+  constexpr int64_t kWide = 64;
+  float strip[kLanes * kWide];
+  for (int64_t r = 0; r < rows; r += kLanes) {
+    const int64_t here = std::min(rows - r, kLanes);
+    for (int64_t c = 0; c < cols; c += kWide) {
+      const int64_t wide = std::min(cols - c, kWide);
+      for (int64_t i = 0; i < here; ++i) {
+        widen(src + (r + i) * ld_src + c, strip + i * kWide, wide);
+      }
+      transpose(strip, kWide, here, wide, dst + c * ld_dst + r, ld_dst);
+    }
   }
 }
 
