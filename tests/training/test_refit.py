@@ -144,3 +144,28 @@ def test_whole_data_end_with_the_test_part(write_wide: Write, tmp_path: Path) ->
         atol=0,
     )
     assert len(parts.train) == 85
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ["--data.missing", "interpolate"],
+        ["--data.missing", "mask"],
+        ["--data.missing", "mask", "--data.gaps", "regularise"],
+    ],
+    ids=["interpolate", "mask", "regularise"],
+)
+def test_rows_with_holes_are_refitted(write_wide: Write, tmp_path: Path, policy: list[str]) -> None:
+    file = write_wide(tmp_path / "own.csv", rows=200)
+    frame = pd.read_csv(file)
+    frame.loc[[20, 21, 150, 190], "c0"] = np.nan
+    if "regularise" in policy:
+        frame = frame.drop(index=[60, 61, 199 - 4])
+    frame.to_csv(file, index=False)
+    run(small(file, tmp_path / "run", "--trainer.max_epochs", 1, *policy))
+    result = refit(tmp_path / "run")
+    assert result["train_windows"] == 200 - 16 + 1
+    again = Forecaster.load(tmp_path / "run-refit")
+    assert again.trained.treatment.missing == policy[1]
+    mean = frame[["c0", "c1"]].mean().to_numpy()
+    np.testing.assert_allclose(again.trained.scaler.mean_SC[0], mean, rtol=1e-12)

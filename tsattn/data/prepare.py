@@ -168,7 +168,7 @@ def _fit_scaler(panel: Panel, borders: Sequence[Borders]) -> Scaler:
 
 def _require_targets(windows: Windows, label: str, name: str) -> None:
     """Refuse a part in which no value was observed that a window forecasts."""
-    if windows.observed_RC is None:
+    if windows.observed_RC is None or not len(windows):
         return
     first, last = int(windows.starts_W.min()), int(windows.starts_W.max())
     rows = slice(first + windows.context, last + windows.context + windows.horizon)
