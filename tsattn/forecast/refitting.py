@@ -57,7 +57,7 @@ def forecast_refitted(
         ConfigError: no run folder, too many windows, or a source of another layout.
         DataError: the source's rows cannot be trained on.
     """
-    from tsattn.training.refit import Validated  # needs Lightning
+    from tsattn.training.validated import Validated  # needs Lightning
 
     if forecaster.run is None:
         raise ConfigError(
