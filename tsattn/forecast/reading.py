@@ -156,6 +156,7 @@ def _history(
     return History(
         source=source,
         times=tails.times,
+        tails=tails,
         whole=whole,
         notes=(*source.table.notes, *notes, *treated.notes(treatment)),
         treatment=treatment,
