@@ -39,7 +39,9 @@ def read_again(rows: RefitRows, home: Path, held_back: int = 4) -> Panel:
     """Write the rows before a window, and read them as a training would."""
     file = home / "rows.csv"
     rows.before(held_back).to_csv(file, index=False)
-    said = {name: None if word == "null" else word for name, word in rows.settings.items()}
+    said: dict[str, Any] = {
+        name: None if word == "null" else word for name, word in rows.settings.items()
+    }
     return load_panel(str(file), reading=Reading(**said))
 
 
@@ -55,7 +57,7 @@ def test_holes_gaps_and_duplicates_are_mended_once(wide: Forecaster, tmp_path: P
     frame.loc[[7, 60], "b"] = np.nan
     torn = pd.concat([frame, frame.iloc[[70]].assign(a=1e6)]).sort_index(kind="stable")
     torn = torn.drop(index=[30, 31])
-    said = {"missing": "mask", "duplicates": "first", "gaps": "regularise"}
+    said: dict[str, Any] = {"missing": "mask", "duplicates": "first", "gaps": "regularise"}
     rows = rows_of(wide, torn, **said)
     frame.loc[[30, 31], ["a", "b", "c"]] = np.nan
     assert_rows(read_again(rows, tmp_path), pd.DatetimeIndex(frame["date"])[:-4], frame[:-4])
