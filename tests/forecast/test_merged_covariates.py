@@ -70,3 +70,13 @@ def test_covariates_of_series_are_merged_too(train: Train) -> None:
         for one in (frame, doubled(frame, rows, "last"))
     )
     np.testing.assert_allclose(made, expected, rtol=1e-6)
+
+
+def test_what_is_constant_stays_so_in_the_mean_of_many_rows(train: Train) -> None:
+    frame = make_long().assign(size=lambda one: 0.1 + one["size"])
+    data = {**NAMES, "static": ["size"], "duplicates": "mean"}
+    forecaster = Forecaster.load(train(frame, build=patchtst, **data))
+    rows = [int(frame.index[frame["unique_id"] == one][-6]) for one in ("s0", "s1")]
+    often = pd.concat([frame, *[frame.loc[rows]] * 2]).sort_index(kind="stable")
+    expected, made = (forecaster.backtest(one).forecast_WHK["original"] for one in (frame, often))
+    np.testing.assert_allclose(made, expected, rtol=1e-6)

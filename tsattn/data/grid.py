@@ -47,8 +47,11 @@ class Merged:
         if not self.num_merged:
             return values_RC[self.firsts]
         if self.how == "mean":
-            frame = pd.DataFrame(values_RC[self.rows])
-            return frame.groupby(self.places, sort=True).mean().to_numpy(np.float64)
+            groups = pd.DataFrame(values_RC[self.rows]).groupby(self.places, sort=True)
+            least, mean, most = (
+                one.to_numpy(np.float64) for one in (groups.min(), groups.mean(), groups.max())
+            )
+            return mean.clip(least, most)  # equal values stay what they are
         chosen = np.empty(len(self.firsts), dtype=np.int64)
         order = slice(None, None, -1 if self.how == "first" else 1)
         chosen[self.places[order]] = self.rows[order]  # the last one written stays
