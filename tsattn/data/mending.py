@@ -96,7 +96,7 @@ def _placed(
 ) -> np.ndarray:
     times, places = grid
     own_RC = merged.values(values_RC)
-    if len(times) == len(own_RC):
+    if np.array_equal(places, np.arange(len(times))):
         return own_RC
     filled_RC = np.full((len(times), own_RC.shape[1]), np.nan)
     filled_RC[places] = own_RC
