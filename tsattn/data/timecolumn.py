@@ -109,6 +109,8 @@ def table_times(
     reading: Reading,
     groups: Sequence[np.ndarray] | None,
     treatment: Treatment,
+    *,
+    counted: bool = False,
 ) -> tuple[Table, pd.DatetimeIndex, tuple[str, ...]]:
     """Return the timestamps of a column in the zone that was named, and notes on them.
 
@@ -121,6 +123,7 @@ def table_times(
         reading: What the user has said about the dates.
         groups: Rows of every series, where several share the column.
         treatment: The policy.
+        counted: Whether such data are known to count steps, so that 2000 is no year.
 
     Raises:
         DataError: A cell is no timestamp, the order of day and month cannot be told, or a time does
@@ -131,9 +134,9 @@ def table_times(
         times, notes = pd.DatetimeIndex(cells).as_unit("us"), ()
     else:
         text = table.text(column)
-        if reading.day_first is None and holds_integers(text):
-            counted = replace(table, integers=True)
-            return counted, from_integers(text), ("time: counted steps, no calendar",)
+        if (reading.day_first is None or counted) and holds_integers(text, known=counted):
+            table = replace(table, integers=True)
+            return table, from_integers(text), ("time: counted steps, no calendar",)
         parsed = _parsed_times(table, column, text, reading, groups)
         times, notes = parsed.times, parsed.notes
         if parsed.offset is not None:

@@ -211,7 +211,9 @@ def times_of(
         DataError: cells that are no timestamps, or counted steps where there were none.
     """
     treatment = Treatment.of(source.reading, trained.treatment)
-    table, times, notes = table_times(source.table, column, source.reading, groups, treatment)
+    table, times, notes = table_times(
+        source.table, column, source.reading, groups, treatment, counted=trained.integers
+    )
     if table.integers != trained.integers:
         counted, stamps = "counted steps", "timestamps"
         here, there = (counted, stamps) if table.integers else (stamps, counted)
