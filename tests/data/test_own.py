@@ -175,6 +175,7 @@ def test_one_utc_offset_is_dropped_and_several_are_brought_to_utc(write_csv) -> 
     panel = load_panel(write_csv(wide([time.isoformat() for time in local])))
     assert str(panel.start) == "2020-03-28 23:00:00"
     assert "UTC offsets differ: times are taken in UTC" in panel.notes
+    assert any("--data.time_zone (such as Europe/Berlin)" in note for note in panel.notes)
 
 
 def test_marks_line_ends_quotes_and_blank_lines_do_not_matter(make_csv, write_csv) -> None:

@@ -16,6 +16,7 @@ from tsattn.data.steps import mean_step_seconds
 from tsattn.data.table import Table, check_names
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treatment
+from tsattn.data.zones import clock_of
 from tsattn.errors import DataError
 
 LONG_COLUMNS = ("unique_id", "ds", "y")
@@ -107,6 +108,7 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
         treatment=treatment,
         treated=mended.treated,
         integers=found.table.integers,
+        clock=clock_of(longest.times, found.table.offset),
     )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from tsattn.data.integers import from_integers, holds_integers
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
-from tsattn.data.timestamps import ParsedTimes, looks_like_time, parse_times
+from tsattn.data.timestamps import OFFSETS_DIFFER, ParsedTimes, looks_like_time, parse_times
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import in_zone
 from tsattn.errors import DataError
@@ -18,6 +18,9 @@ from tsattn.errors import DataError
 TIME_NAMES = ("date", "datetime", "date_time", "timestamp", "time", "ds", "")
 _SAMPLE = 50
 _SHOWN = 5
+_NAME_THE_ZONE = (
+    "time zone: --data.time_zone (such as Europe/Berlin) makes the calendar that of the place"
+)
 
 
 def find_time_column(table: Table, given: str | None) -> int:
@@ -143,6 +146,8 @@ def table_times(
             table = replace(table, offset=parsed.offset)
         if treatment.time_zone is not None and parsed.offset is not None:
             times = (times - parsed.offset).tz_localize("UTC")
+        elif OFFSETS_DIFFER in notes:
+            notes += (_NAME_THE_ZONE,)
     whole = [np.arange(len(times))] if groups is None else list(groups)
     times, more = in_zone(table, times, whole, treatment.time_zone)
     return table, times, (*notes, *more)

@@ -1,5 +1,7 @@
 """Time zones: local timestamps and the nights in which the clock is set."""
 
+from datetime import timezone
+
 import numpy as np
 import pandas as pd
 
@@ -39,6 +41,37 @@ def from_clock(moments: pd.DatetimeIndex, like: pd.DatetimeIndex, clock: int) ->
         return moments.tz_localize("UTC").tz_convert(like.tz)
     first = np.ones(len(moments), dtype=bool)
     return moments.tz_localize(like.tz, ambiguous=first, nonexistent="shift_forward")
+
+
+def clock_of(times: pd.DatetimeIndex, offset: pd.Timedelta | None) -> str | None:
+    """Return the name of the clock that timestamps go by, or None where nothing names it.
+
+    Args:
+        times: with a zone, or without one as that clock shows them.
+        offset: what the clock is ahead of UTC, where cells said so.
+    """
+    zone = times.tz
+    if zone is None:
+        zone = None if offset is None else timezone(offset.to_pytimedelta())
+    try:
+        return known_clock(None if zone is None else str(zone))
+    except (ValueError, KeyError):  # a zone without a name
+        return None
+
+
+def known_clock(name: str | None) -> str | None:
+    """Return the name of a clock if timestamps can be brought to it.
+
+    Args:
+        name: a time zone, or a distance from UTC such as ``UTC+01:00``.
+
+    Raises:
+        ValueError: there is no such clock.
+        KeyError: there is no such zone.
+    """
+    if name is not None:
+        pd.Timestamp(0, tz="UTC").tz_convert(name)
+    return name
 
 
 def in_zone(

@@ -199,7 +199,10 @@ def long_columns(table: Table) -> tuple[int, int, int]:
 def times_of(
     source: Source, column: int, groups: Sequence[np.ndarray] | None, trained: Trained
 ) -> tuple[Source, pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps in the zone of the policy; the source knows how it writes them.
+    """Return the timestamps by the clock of the training; the source knows how it writes them.
+
+    It is that of the zone in the policy, or the one that timestamps of the training named; where
+    they named none, timestamps stay as they are.
 
     Args:
         source: new data.
@@ -228,4 +231,6 @@ def times_of(
         zone = times.tz or timezone(table.offset.to_pytimedelta())
         if times.tz is None:
             times = times.tz_localize(zone)
+    if times.tz is not None and treatment.time_zone is None and trained.clock is not None:
+        times = times.tz_convert(trained.clock)  # its calendar, and its days
     return replace(source, table=table, zone=zone), times, notes
