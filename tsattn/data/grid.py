@@ -130,6 +130,7 @@ def _candidates(moments: pd.DatetimeIndex) -> list[Step]:
             found.append(pd.DateOffset(months=few))
         elif moments.is_month_end.all():
             found.append(to_offset(f"{few}ME"))
+        found += [to_offset(f"{few}{place}") for place in ("BMS", "BME")]
     if (moments.day_of_week < 5).all() and (moments == moments.normalize()).all():
         found.append(to_offset("B"))
     return found
