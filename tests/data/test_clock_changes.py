@@ -62,6 +62,34 @@ def test_days_of_a_zone_stay_days_of_the_clock_on_the_wall() -> None:
     require_kept(regularised(full.drop(index=[6, 7, 8])), full, [6, 7, 8])
 
 
+@pytest.mark.parametrize("rows", [2, 6, 40])
+@pytest.mark.parametrize(
+    ("freq", "first"),
+    [("h", "2024-10-27 01:00Z"), ("15min", "2024-10-27 01:00Z"), ("15min", "2024-10-27 01:30Z")],
+)
+def test_rows_may_begin_within_the_second_of_two_hours(freq: str, first: str, rows: int) -> None:
+    rows += 4 if freq == "15min" else 0
+    full = zoned(rows, freq)
+    full["date"] = pd.date_range(first, periods=rows, freq=freq).tz_convert(ZONE)
+    panel = load_panel(local(full), reading=Reading(time_zone=ZONE))
+    assert panel.series[0].times.tolist() == full["date"].tolist()
+
+
+@pytest.mark.parametrize("first", ["2024-10-27 00:00Z", "2024-10-27 00:30Z"])
+def test_rows_may_begin_within_the_first_of_two_hours(first: str) -> None:
+    full = zoned(40, "15min")
+    full["date"] = pd.date_range(first, periods=40, freq="15min").tz_convert(ZONE)
+    panel = load_panel(local(full), reading=Reading(time_zone=ZONE))
+    assert panel.series[0].times.tolist() == full["date"].tolist()
+
+
+def test_days_that_begin_in_the_hour_that_comes_twice_begin_in_the_first() -> None:
+    times = pd.date_range("2024-10-27 02:30", periods=20)
+    frame = pd.DataFrame({"date": times, "c0": np.arange(20) * 1.0})
+    first = load_panel(frame, reading=Reading(time_zone=ZONE)).series[0].times[0]
+    assert first.utcoffset() == pd.Timedelta(hours=2)
+
+
 def test_a_series_that_repeats_a_local_time_is_on_no_grid_of_the_wall() -> None:
     days = zoned(100, "D", "2024-08-01").assign(unique_id="x").rename(columns={"date": "ds"})
     twice = pd.DatetimeIndex(["2024-10-27T00:30Z", "2024-10-27T01:30Z"]).tz_convert(ZONE)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from tests.forecast.made import wide_frame
 from tsattn.data import Reading, load_panel
 from tsattn.errors import CheckpointError
 from tsattn.forecast import Forecaster
-from tsattn.models import EncoderDecoderTransformer
+from tsattn.models import EncoderDecoderTransformer, PatchTST
 from tsattn.training import ForecastData
 from tsattn.training.checkpoint import RECORD, read_checkpoint
 
@@ -55,8 +56,29 @@ def test_days_keep_their_hour_where_the_night_of_the_change_lacks(
     assert times.tz_localize(None).tolist() == full["date"].iloc[-12:].tolist()
 
 
+def knowing(data: ForecastData) -> PatchTST:
+    sizes: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 8, "num_layers": 1}
+    return PatchTST(
+        data.channels, 12, 4, patch_length=4, known_covariates=data.known_covariates, **sizes
+    )
+
+
+def test_what_is_known_ahead_may_begin_in_the_second_of_two_hours(
+    train: Callable[..., Path],
+) -> None:
+    frame = local_frame("h", "2024-10-27 08:00")
+    last = int(frame.index[frame["date"].duplicated()][0]) - 1  # the first of the two
+    names = {"time_zone": ZONE, "known_future": ["c"], "calendar": []}
+    forecaster = Forecaster.load(train(frame, build=knowing, **names))
+    past, future = frame.iloc[: last + 1], frame.iloc[last + 1 : last + 5]
+    made = forecaster.predict(past, future=future[["date", "c"]])
+    assert made["date"].tolist() == future["date"].tolist()
+    joined = pd.concat([past, future.assign(a=np.nan, b=np.nan)], ignore_index=True)
+    pd.testing.assert_frame_equal(forecaster.predict(joined), made)
+
+
 def by_calendar(data: ForecastData) -> EncoderDecoderTransformer:
-    sizes = {"d_model": 8, "num_heads": 2, "d_ff": 8, "encoder_layers": 1}
+    sizes: dict[str, Any] = {"d_model": 8, "num_heads": 2, "d_ff": 8, "encoder_layers": 1}
     return EncoderDecoderTransformer(
         data.channels, 12, 4, calendar_features=data.calendar_features, **sizes
     )
