@@ -154,6 +154,13 @@ def test_holes_in_covariates_are_refused_with_row_and_column(make: Any) -> None:
         prepared(frame, past=["warm"])
 
 
+def test_counted_steps_have_no_calendar_that_is_known_ahead() -> None:
+    counted = wide().assign(date=range(len(wide())))
+    with pytest.raises(DataError, match=r"counts steps and has no calendar, so 'hour_of_day'"):
+        prepared(counted, known_future=["price", "hour_of_day"])
+    assert prepared(counted, known_future=["price"]).covariates is not None
+
+
 def test_a_file_with_true_and_false_is_read(tmp_path: Path) -> None:
     flagged().to_csv(tmp_path / "own.csv", index=False, sep=";", decimal=",")
     reading = Reading(covariates=("open", "price"))

@@ -80,6 +80,8 @@ FULL = {
     "business days": hourly(start="2020-01-06", freq="B"),
     "weeks": hourly(freq="W-WED"),
     "years": hourly(freq="YS"),
+    "business month ends": hourly(freq="BME"),
+    "business month starts": hourly(freq="BMS"),
     "days in a zone": hourly(start="2020-03-01", freq="D", tz=ZONE),
     "hours in a zone": hourly(start="2020-03-28", tz=ZONE),
 }
@@ -96,6 +98,30 @@ def test_gaps_are_filled_with_rows_without_values(case: str) -> None:
     assert panel.treated == Treated(missing=10, values=120, inserted=5)
     assert panel.step == read(full).step
     assert "gaps: 5 row(s) inserted" in panel.notes
+
+
+@pytest.mark.parametrize("freq", ["BQE", "BQS-FEB", "2BME", "BYE", "QE", "2MS"])
+def test_gaps_of_calendar_steps_are_filled_and_lead_on(freq: str) -> None:
+    full = hourly(freq=freq)
+    panel = read(full.drop(index=[10, 11, 40]), gaps="regularise", missing="mask")
+    assert panel.series[0].times.tolist() == full["date"].tolist()
+    ahead = future_times(full["date"].iloc[50], panel.step, 9)
+    assert ahead.tolist() == full["date"].iloc[51:].tolist()
+
+
+def test_a_step_at_which_most_rows_lack_is_refused() -> None:
+    frame = hourly(freq="WOM-3FRI").drop(index=[10, 11, 40])
+    message = refusal(frame, gaps="regularise", missing="mask")
+    assert "rows would have to be inserted, more than half" in message
+    assert "resample to the step that is meant" in message
+
+
+def test_half_of_the_rows_may_lack() -> None:
+    full = hourly(61)
+    panel = read(full.drop(index=range(1, 31)), gaps="regularise", missing="mask")
+    assert panel.treated.inserted == 30
+    holes = [*range(1, 31), 33]
+    assert "31 of 61 rows" in refusal(full.drop(index=holes), gaps="regularise", missing="mask")
 
 
 def test_series_of_a_long_frame_are_regularised_each_by_itself() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsattn.data import Panel, Reading, load_panel, prepare
+from tsattn.data.targets import target_rows
 from tsattn.data.treatment import Treated
 from tsattn.errors import DataError
 from tsattn.ops.gaps import fill_gaps
@@ -100,6 +101,41 @@ def test_a_part_without_targets_is_refused() -> None:
     frame.loc[48:, ["a", "b"]] = np.nan
     with pytest.raises(DataError, match="windows of the test part forecast are missing"):
         prepare(masked(frame), context=5, horizon=2)
+
+
+def two_series(rows: int = 100, **missing: slice) -> pd.DataFrame:
+    """Return two series; the values of the rows named after them are missing."""
+    days = pd.date_range("2020-01-01", periods=rows)
+    parts = {
+        name: pd.DataFrame({"unique_id": name, "ds": days, "y": np.arange(rows) % 7 + place * 1.0})
+        for place, name in enumerate(("first", "second"))
+    }
+    for name, holes in missing.items():
+        parts[name].loc[holes, "y"] = np.nan
+    return pd.concat(parts.values(), ignore_index=True)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_targets_in_any_series_is_refused(part: str) -> None:
+    """What is observed between the targets of two series belongs to another part."""
+    rows = {"val": slice(70, 79), "test": slice(80, 99)}[part]
+    with pytest.raises(DataError, match=f"windows of the {part} part forecast are missing"):
+        prepare(masked(two_series(first=rows, second=rows)), context=5, horizon=2)
+    prepared = prepare(masked(two_series(first=rows)), context=5, horizon=2)
+    assert len(prepared.val) == 2 * 9
+
+
+def test_target_rows_are_those_of_some_horizon() -> None:
+    prepared = prepare(masked(two_series(first=slice(3, 3))), context=5, horizon=2)
+    for windows, rows in ((prepared.train, range(5, 70)), (prepared.val, range(70, 80))):
+        expected = [*rows, *(row + 100 for row in rows)]
+        assert target_rows(windows).nonzero()[:, 0].tolist() == expected
+
+
+def test_all_rows_may_be_for_training_and_none_is_a_target_of_the_other_parts() -> None:
+    prepared = prepare(masked(frame_with_holes()), context=5, horizon=2, whole=True)
+    assert (len(prepared.train), len(prepared.val), len(prepared.test)) == (54, 0, 0)
+    assert not target_rows(prepared.val).any()
 
 
 def test_scaler_is_that_of_the_observed_training_rows() -> None:

@@ -72,6 +72,30 @@ def test_what_is_not_known_yet_changes_nothing() -> None:
         assert not torch.equal(after[known:], before[known:])
 
 
+def test_band_that_was_widened_to_its_forecast_misses_only_what_lies_outside() -> None:
+    """The truth lies between the point forecast and a pair of quantiles that lies above it."""
+    windows = 40
+    made = calibration()
+    scores_PLHK = (
+        -torch.arange(len(made.levels), 0, -1).reshape(1, -1, 1, 1).repeat(1, 1, 2, 1) / 10
+    )
+    conformal = Calibration(made.levels, ((0.1, 0.9),), scores_PLHK, (600,))
+    quantiles_Q = torch.tensor([10.0, 15.0, 20.0])
+    ahead = Ahead(torch.zeros(windows, 2, 1), quantiles_Q.expand(windows, 2, 1, 3))
+    intervals = Intervals((0.1, 0.5, 0.9), conformal)
+    inside, outside = (torch.full((windows, 2, 1), value) for value in (5.0, -1.0))
+    for truth, misses in ((inside, False), (outside, True)):
+        band = adaptive_bands(intervals, ahead, truth, 1, [80.0], ["a"], [0])[80.0]
+        assert bool((band.lower_WHK <= truth).all()) is not misses
+        scores = torch.maximum(10 - truth, truth - 20).double()
+        pool = _validation_pool(intervals, [80.0], ["a"], [0])
+        levels = torch.tensor([0.2], dtype=torch.float64)
+        judged = scores if misses else torch.full_like(scores, -torch.inf)
+        expected = _taken(scores, pool, levels, 1, 0.02, judged)[0]
+        shown = torch.maximum(20 + expected, torch.zeros(()).double())
+        torch.testing.assert_close(band.upper_WHK, shown)
+
+
 def test_pool_is_every_whole_percent_of_the_validation_scores() -> None:
     made = calibration()
     pool = _validation_pool(Intervals(None, made), [80.0], ["a"], [0])

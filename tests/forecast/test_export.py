@@ -262,7 +262,7 @@ def test_card_says_what_the_run_says(illness: Finished, exported: Path) -> None:
         f"seed: {result['seed']}",
         result["device"].split(",")[0],
         f"torch {result['versions']['torch']}",
-        "Split-conformal intervals of 5 to 99.9 percent",
+        f"Split-conformal intervals of 5 to {result['conformal']['highest_level']:g} percent",
         'Forecaster.load("illness_model")',
         "was not tested",
         "Test windows begin at every row",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.forecast.made import wide_frame
-from tests.training.tiny import HORIZON, Finished
+from tests.training.tiny import HORIZON, Finished, contents
 from tsattn.cli import main
 from tsattn.forecast import Forecaster
 
@@ -93,7 +93,7 @@ def test_existing_file_is_replaced_only_when_asked(
         (["--out", "{folder}/x", "--layout", "tall"], "expected wide or long"),
         (["--out", "{folder}/x", "--data", "{folder}/none.csv"], "none.csv does not exist"),
         (["--out", "{folder}/x", "--time_column", "when"], "no time column 'when'"),
-        (["--out", "{folder}/x", "--ckpt", "{folder}"], "folder without checkpoints/best.ckpt"),
+        (["--out", "{folder}/../x", "--ckpt", "{folder}"], "folder without checkpoints/best.ckpt"),
     ],
 )
 def test_misuse_is_answered_and_writes_nothing(
@@ -109,6 +109,51 @@ def test_misuse_is_answered_and_writes_nothing(
     assert message in capsys.readouterr().err
     assert new.read_bytes() == before
     assert [path.name for path in new.parent.iterdir()] == ["new.csv"]
+
+
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+@pytest.mark.parametrize("fails", ["frame", "out", "picture"])
+def test_failure_leaves_both_files_as_they_were(
+    illness: Finished, new: Path, command: str, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plot = new.parent / "out.csv", new.parent / "plot.png"
+    for file in (out, plot):
+        file.write_text("precious")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if fails == "frame":
+        method = "outlook.Outlook.frame" if command == "forecast" else "backtest.Backtest.scores"
+        monkeypatch.setattr(f"tsattn.forecast.{method}", fail)
+    elif fails == "picture":
+        for name in ("draw_outlook", "draw_errors"):
+            monkeypatch.setattr(f"tsattn.forecast.pictures.{name}", fail)
+    else:
+        out = new / "out.csv"  # below a file
+    typed = words(command, illness, new, "--out", out, "--plot", plot, "--overwrite")
+    assert main(typed) == 1
+    assert sorted(path.name for path in new.parent.iterdir()) == ["new.csv", "out.csv", "plot.png"]
+    assert (new.parent / "out.csv").read_text() == "precious"
+    assert plot.read_text() == "precious"
+
+
+def test_checkpoint_is_not_overwritten_by_its_forecast(
+    illness: Finished, new: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = new.parent / "copy.ckpt"
+    ckpt.write_bytes(illness.folder.best.read_bytes())
+    typed = ["--data", str(new), "--overwrite"]
+    assert main(["forecast", "--ckpt", str(ckpt), "--out", str(ckpt), *typed]) == 1
+    assert "copy.ckpt belongs to --ckpt" in capsys.readouterr().err
+    assert ckpt.read_bytes() == illness.folder.best.read_bytes()
+    before = contents(illness.folder.path)
+    out = new.parent / "out.csv"
+    for taken in (illness.folder.result, illness.folder.best, illness.folder.path / "x" / "y.png"):
+        given = words("forecast", illness, new, "--out", out, "--plot", taken, "--overwrite")
+        assert main(given) == 1
+        assert "belongs to --ckpt" in capsys.readouterr().err
+    assert contents(illness.folder.path) == before
 
 
 def test_unknown_option_is_a_misuse(illness: Finished, new: Path) -> None:

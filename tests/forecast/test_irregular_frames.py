@@ -272,35 +272,6 @@ def test_polars_frames_keep_their_zone_and_their_nulls(
     assert made["date"].dt.replace_time_zone(None).to_list() == expected["date"].tolist()
 
 
-@pytest.fixture(scope="session")
-def counting(train: Callable[..., Path]) -> Forecaster:
-    """DLinear on a wide frame whose time counts in steps of 5."""
-    return Forecaster.load(train(wide_frame().assign(date=np.arange(120) * 5)))
-
-
-def test_counted_steps_go_on_as_integers(counting: Forecaster, wide: Forecaster) -> None:
-    frame = wide_frame(30).assign(date=np.arange(30) * 5 + 1000)
-    made = counting.predict(frame)
-    assert made["date"].tolist() == [1150, 1155, 1160, 1165]
-    assert made["date"].dtype == np.int64
-    scored = counting.backtest(frame, windows=2, step=1)
-    assert scored.scores("window")["cutoff"].tolist() == [1120, 1125] * 2
-    long = counting.predict(melted(frame))
-    assert long["ds"].tolist() == [1150, 1155, 1160, 1165] * 3
-    pl = pytest.importorskip("polars")
-    again = counting.predict(pl.DataFrame({name: frame[name].to_numpy() for name in frame}))
-    assert again["date"].to_list() == [1150, 1155, 1160, 1165]
-
-
-def test_counted_steps_and_timestamps_do_not_mix(counting: Forecaster, wide: Forecaster) -> None:
-    with pytest.raises(DataError, match="timestamps, but the network was trained on counted"):
-        counting.predict(wide_frame())
-    with pytest.raises(DataError, match="counted steps, but the network was trained on timest"):
-        wide.predict(wide_frame().assign(date=range(120)))
-    with pytest.raises(DataError, match="is 7, that of the training 5"):
-        counting.predict(wide_frame().assign(date=np.arange(120) * 7))
-
-
 def test_a_damaged_policy_is_refused(masked: Path, tmp_path: Path) -> None:
     content = read_checkpoint(masked)
     content[RECORD]["data"]["treatment"]["missing"] = "forget"

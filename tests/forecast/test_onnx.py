@@ -233,3 +233,20 @@ def test_network_stays_as_it_was(trained: Trained, tmp_path: Path) -> None:
     assert isinstance(network, PatchTST)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_number_of_windows_is_called_batch(train: Train, tmp_path: Path) -> None:
+    made = export(train(long_frame()), tmp_path / "out", with_onnx=True).onnx
+    assert made is not None
+    assert made["inputs"]["window"] == "tensor(double) ['batch', 12, 1]"
+    assert made["inputs"]["series"] == "tensor(int64) ['batch']"
+    assert made["outputs"]["forecast"] == "tensor(double) ['batch', 4, 1]"
+    import onnx
+
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    sizes = {
+        size.dim_param
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        for size in value.type.tensor_type.shape.dim
+    }
+    assert all("batch" in size for size in sizes - {""})

@@ -225,3 +225,5 @@ def test_values_that_cannot_be_used_are_refused(windows: tuple[np.ndarray, np.nd
         small().fit(X, y * 1e60)
     with pytest.raises(ValueError, match="dim 3"):
         small().fit(X[..., None], y)
+    with pytest.raises(DataError, match=r"no finite forecast of X with values up to 1e\+300"):
+        small().fit(X, y).predict(np.full_like(X, 1e300))

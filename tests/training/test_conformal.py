@@ -1,5 +1,6 @@
 """Split-conformal calibration: ranks, order statistics, and the coverage that they promise."""
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from tests.forecast.made import long_frame
 from tests.training.tiny import RECIPE, Finished, stored_result
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError, ExistsError
@@ -188,6 +190,9 @@ def test_old_run_is_calibrated_by_the_command_function(write_wide: Write, tmp_pa
         assert torch.equal(stored["state_dict"][name], weights)
     assert expected is not None
     assert expected["conformal"]["scores"] == "absolute residuals"
+    written = json.loads((tmp_path / "without" / "result.json").read_text(encoding="utf-8"))
+    assert written["conformal"] == expected["conformal"]
+    assert written["test"] == expected["test"]
     with pytest.raises(ExistsError, match="calibrated already; replace that with --overwrite"):
         calibrate_run(tmp_path / "without")
     assert torch.equal(
@@ -231,3 +236,20 @@ def test_result_has_loss_and_coverage_of_quantiles(write_wide: Write, tmp_path: 
         below = (stored["target"] <= stored["prediction"]).mean()
     assert middle == pytest.approx(below, abs=1e-6)
     assert result["conformal"]["scores"] == "outside of 0.1 to 0.9"
+
+
+def test_limited_validation_still_calibrates_every_series(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long_frame((200, 200, 200)).to_csv(tmp_path / "long.csv", index=False)
+    words = ["--trainer.limit_val_batches", 1, "--data.eval_batch_size", 12]
+    run(small(tmp_path / "long.csv", tmp_path / "run", *words))
+    record = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")[RECORD][RECORD_KEY]
+    assert record["windows"] == [4, 4, 4]
+    assert "no intervals of them" not in capsys.readouterr().out
+    words[-1] = 2
+    result = run(small(tmp_path / "long.csv", tmp_path / "few", *words))
+    assert result is not None
+    assert result["conformal"]["highest_level"] is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "too few validation windows (--trainer.limit_val_batches 1), so there are no" in said

@@ -106,7 +106,18 @@ def test_nothing_is_overwritten_unasked(validated: Path, tmp_path: Path) -> None
 def test_what_cannot_be_refitted_is_said(validated: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no run folder"):
         refit(tmp_path / "nothing")
-    RunFolder(validated).result.unlink()
+    result = RunFolder(validated).result
+    for text, message in (
+        ('{"test": {}}', r"it lacks commit, train_windows; train it again"),
+        ("[]", "it lacks test, commit, train_windows"),
+        ("", r"result\.json is no result of a run \("),
+        ("3", r"result\.json is no result of a run \("),
+    ):
+        result.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=message):
+            refit(validated)
+    assert not (tmp_path / "run-refit").exists()
+    result.unlink()
     with pytest.raises(ConfigError, match=r"has no result\.json, so it is not finished; go on"):
         refit(validated)
 
@@ -144,3 +155,53 @@ def test_whole_data_end_with_the_test_part(write_wide: Write, tmp_path: Path) ->
         atol=0,
     )
     assert len(parts.train) == 85
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ["--data.missing", "interpolate"],
+        ["--data.missing", "mask"],
+        ["--data.missing", "mask", "--data.gaps", "regularise"],
+    ],
+    ids=["interpolate", "mask", "regularise"],
+)
+def test_rows_with_holes_are_refitted(write_wide: Write, tmp_path: Path, policy: list[str]) -> None:
+    file = write_wide(tmp_path / "own.csv", rows=200)
+    frame = pd.read_csv(file)
+    frame.loc[[20, 21, 150, 190], "c0"] = np.nan
+    if "regularise" in policy:
+        frame = frame.drop(index=[60, 61, 199 - 4])
+    frame.to_csv(file, index=False)
+    run(small(file, tmp_path / "run", "--trainer.max_epochs", 1, *policy))
+    result = refit(tmp_path / "run")
+    assert result["train_windows"] == 200 - 16 + 1
+    again = Forecaster.load(tmp_path / "run-refit")
+    assert again.trained.treatment.missing == policy[1]
+    mean = frame[["c0", "c1"]].mean().to_numpy()
+    np.testing.assert_allclose(again.trained.scaler.mean_SC[0], mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("more", [[], ["--trainer.accumulate_grad_batches", 2]], ids=["1", "2"])
+def test_steps_that_are_counted_last_as_many_epochs(
+    write_wide: Write, tmp_path: Path, more: list[object]
+) -> None:
+    file = write_wide(tmp_path / "own.csv", rows=200)  # 125 windows, then 185: 7 batches, then 11
+    steps = 4 if more else 7  # an epoch has 7 steps, or 4 of two batches
+    words = ["--trainer.max_epochs", 3, "--data.batch_size", 16, "--model.learning_rate", 1e-3]
+    result = run(small(file, tmp_path / "run", *words, *more, "--trainer.max_steps", 2 * steps))
+    assert result is not None
+    assert (result["train_windows"], result["epochs"]) == (125, 2)
+    best = read_checkpoint(RunFolder(tmp_path / "run").best)["epoch"] + 1
+    assert refit(tmp_path / "run")["epochs"] == best == 2
+    again = read_checkpoint(RunFolder(tmp_path / "run-refit").best)
+    assert again["global_step"] == 2 * (6 if more else 11)
+
+
+def test_steps_that_are_counted_cut_no_epoch_short(write_wide: Write, tmp_path: Path) -> None:
+    file = write_wide(tmp_path / "own.csv", rows=200)
+    words = ["--data.batch_size", 16, "--model.learning_rate", 1e-3, "--trainer.max_steps", 10]
+    run(small(file, tmp_path / "run", *words))
+    assert read_checkpoint(RunFolder(tmp_path / "run").best)["epoch"] == 0  # the whole one
+    refit(tmp_path / "run")
+    assert read_checkpoint(RunFolder(tmp_path / "run-refit").best)["global_step"] == 11

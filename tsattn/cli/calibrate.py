@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from tsattn.training.calibrating import calibrate_run, summary_of
+from tsattn.training.calibrating import calibrate_run
+from tsattn.training.conformal import summary_of
 
 
 def calibrate(words: Sequence[str]) -> int:

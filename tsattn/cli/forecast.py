@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from jsonargparse import ArgumentParser, Namespace
@@ -11,7 +12,10 @@ from rich.table import Table
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import ConfigError, DataError, ExistsError
 from tsattn.forecast import Forecaster
-from tsattn.training.folder import write_atomically
+from tsattn.forecast.outlook import Outlook
+
+if TYPE_CHECKING:
+    from tsattn.forecast.backtest import Backtest
 
 _ABOUT = {
     "forecast": "Forecast the horizon after the last row of new data, in their own units.",
@@ -50,12 +54,7 @@ def forecast(words: Sequence[str]) -> int:
         )
     except (ConfigError, DataError) as error:
         raise _with_own_options(error) from None
-    if given.plot:
-        from tsattn.forecast.pictures import draw_outlook
-
-        draw_outlook(_beside(given.plot), outlook)
-        _beside(given.plot).replace(given.plot)
-    _write(given.out, outlook.frame())
+    _write(given, outlook.frame(), outlook)
     _show_notes(outlook.history.notes)
     names, times = outlook.history.names, outlook.times[0]
     print(
@@ -100,13 +99,7 @@ def backtest(words: Sequence[str]) -> int:
         )
     except (ConfigError, DataError) as error:
         raise _with_own_options(error) from None
-    if given.plot:
-        from tsattn.forecast.pictures import draw_errors
-
-        draw_errors(_beside(given.plot), scored)
-        _beside(given.plot).replace(given.plot)
-    if given.out:
-        _write(given.out, scored.scores())
+    _write(given, scored.scores() if given.out else None, scored)
     _show_notes(scored.notes)
     _show_scores(scored.scores("channel"), scored.scores("total"))
     for file in (given.out, given.plot):
@@ -165,7 +158,7 @@ def _require_free(given: Namespace) -> None:
 
     Raises:
         ExistsError: an output exists and ``--overwrite`` was not given.
-        ConfigError: an output is a folder, the data, or named twice.
+        ConfigError: an output is a folder, the data, in the checkpoint's folder, or named twice.
     """
     outputs = [path for path in (given.out, given.plot) if path]
     for path in outputs:
@@ -176,6 +169,8 @@ def _require_free(given: Namespace) -> None:
         inputs = [one for one in (given.data, given.get("future")) if one]
         if path.resolve() in [one.expanduser().resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
+        if path.expanduser().resolve().is_relative_to(given.ckpt.expanduser().resolve()):
+            raise ConfigError(f"{path} belongs to --ckpt {given.ckpt}; write somewhere else")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ConfigError(f"--out and --plot are both {given.out}; give two names")
     if given.plot:
@@ -184,9 +179,29 @@ def _require_free(given: Namespace) -> None:
         require_pictures()
 
 
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
+def _write(given: Namespace, frame: pd.DataFrame | None, made: "Outlook | Backtest") -> None:
+    """Write the frame and the picture; both replace what is there once both are whole."""
+    unfinished: dict[Path, Path] = {}
+    try:
+        if frame is not None:
+            file = unfinished[given.out] = _beside(given.out)
+            file.write_text(frame.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+        if given.plot:
+            _draw(unfinished.setdefault(given.plot, _beside(given.plot)), made)
+        for path, file in unfinished.items():
+            file.replace(path)
+    finally:
+        for file in unfinished.values():
+            file.unlink(missing_ok=True)
+
+
+def _draw(path: Path, made: "Outlook | Backtest") -> None:
+    from tsattn.forecast.pictures import draw_errors, draw_outlook
+
+    if isinstance(made, Outlook):
+        draw_outlook(path, made)
+    else:
+        draw_errors(path, made)
 
 
 def _beside(path: Path) -> Path:

@@ -165,6 +165,12 @@ def name_covariates(
         )
     columns = set(panel.channels)
     calendar = tuple(one for one in known_future if one not in columns and one in FEATURES)
+    if calendar and panel.integers:
+        raise DataError(
+            f"{panel.name}: the time counts steps and has no calendar, so {_listed(calendar)} "
+            "cannot be known ahead; leave calendar features out of --data.known_future, or bring "
+            "timestamps"
+        )
     missing = [name for name in given if name not in columns and name not in calendar]
     if missing:
         raise DataError(_missing(panel, missing))

@@ -47,8 +47,11 @@ class Merged:
         if not self.num_merged:
             return values_RC[self.firsts]
         if self.how == "mean":
-            frame = pd.DataFrame(values_RC[self.rows])
-            return frame.groupby(self.places, sort=True).mean().to_numpy(np.float64)
+            groups = pd.DataFrame(values_RC[self.rows]).groupby(self.places, sort=True)
+            least, mean, most = (
+                one.to_numpy(np.float64) for one in (groups.min(), groups.mean(), groups.max())
+            )
+            return mean.clip(least, most)  # equal values stay what they are
         chosen = np.empty(len(self.firsts), dtype=np.int64)
         order = slice(None, None, -1 if self.how == "first" else 1)
         chosen[self.places[order]] = self.rows[order]  # the last one written stays
@@ -100,10 +103,14 @@ def usual_step(
     if len(own) < 2 or (np.diff(own.asi8) <= 0).any():
         raise irregular(table, own, rows, series)
     best: tuple[int, Step, int] | None = None
+    fitting: list[Step] = []
     for clock, moments in enumerate(clocks(own)):
         for step in _candidates(moments):
-            missing = _num_missing(moments, step)
-            if missing is not None and (best is None or missing < best[0]):
+            missing = None if step in fitting else num_missing(moments, step)
+            if missing is None:
+                continue
+            fitting.append(step)  # the first clock that a step fits is the one that it goes by
+            if best is None or missing < best[0]:
                 best = missing, step, clock
     if best is None:
         raise irregular(table, own, rows, series)
@@ -111,6 +118,8 @@ def usual_step(
 
 
 def _candidates(moments: pd.DatetimeIndex) -> list[Step]:
+    if not _increase(moments):
+        return []
     regular = infer_step(moments)
     if regular is not None:
         return [regular]
@@ -124,13 +133,22 @@ def _candidates(moments: pd.DatetimeIndex) -> list[Step]:
             found.append(pd.DateOffset(months=few))
         elif moments.is_month_end.all():
             found.append(to_offset(f"{few}ME"))
+        found += [to_offset(f"{few}{place}") for place in ("BMS", "BME")]
     if (moments.day_of_week < 5).all() and (moments == moments.normalize()).all():
         found.append(to_offset("B"))
     return found
 
 
-def _num_missing(moments: pd.DatetimeIndex, step: Step) -> int | None:
-    """Return how many rows lack on the grid of a step, or None where a row is not on the grid."""
+def num_missing(moments: pd.DatetimeIndex, step: Step) -> int | None:
+    """Return how many rows lack on the grid of a step, or None where a row is not on the grid.
+
+    Args:
+        moments: timestamps without a zone; on the wall they may repeat or run backwards, when the
+            clock is set back, and then they are on no grid.
+        step: distance of two timestamps.
+    """
+    if not _increase(moments):
+        return None
     if isinstance(step, pd.Timedelta):
         since = moments.to_numpy() - moments.to_numpy()[0]
         if (since % step.to_timedelta64() != np.timedelta64(0)).any():
@@ -138,6 +156,10 @@ def _num_missing(moments: pd.DatetimeIndex, step: Step) -> int | None:
         return int(since[-1] // step.to_timedelta64()) + 1 - len(moments)
     grid = _range(moments, step)
     return None if (grid.get_indexer(moments) < 0).any() else len(grid) - len(moments)
+
+
+def _increase(moments: pd.DatetimeIndex) -> bool:
+    return bool((np.diff(moments.asi8) > 0).all())
 
 
 def _range(moments: pd.DatetimeIndex, step: Step) -> pd.DatetimeIndex:
@@ -163,7 +185,8 @@ def fill_grid(
     own = times[rows]
     moments = clocks(own)[clock]
     most = 10 * len(rows) + 1_000
-    missing = _num_missing(moments, step) if isinstance(step, pd.Timedelta) else 0
+    counted = isinstance(step, pd.Timedelta) or not _increase(moments)
+    missing = num_missing(moments, step) if counted else 0
     if missing is not None and missing > most:
         raise DataError(
             f"{table.label}{series}: {missing} rows lack between {table.stamp(own[0])} and "
@@ -172,7 +195,7 @@ def fill_grid(
         )
     grid = _range(moments, step) if missing is not None else moments[:1]
     places = grid.get_indexer(moments)
-    off = np.flatnonzero(places < 0)
+    off = np.flatnonzero((places < 0) | np.r_[False, np.diff(places) <= 0])
     if len(off):
         examples = ", ".join(table.stamp(own[row]) for row in off[:_SHOWN])
         raise DataError(

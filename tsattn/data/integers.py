@@ -16,7 +16,7 @@ _DATE = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-
 _YEAR = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}")
 
 
-def holds_integers(cells: pd.Series) -> bool:
+def holds_integers(cells: pd.Series, *, known: bool = False) -> bool:
     """Return whether a time column counts steps.
 
     It does where all its cells are integers of at most eight digits, unless all of them read as
@@ -24,12 +24,13 @@ def holds_integers(cells: pd.Series) -> bool:
 
     Args:
         cells: the text of the column.
+        known: whether such data are known to count steps, so that integers are no dates.
     """
     if not len(cells) or not _INTEGER.fullmatch(str(cells.iloc[0])):
         return False
     if not cells.str.fullmatch(_INTEGER).all():
         return False
-    return not any(cells.str.fullmatch(pattern).all() for pattern in (_DATE, _YEAR))
+    return known or not any(cells.str.fullmatch(pattern).all() for pattern in (_DATE, _YEAR))
 
 
 def from_integers(cells: pd.Series) -> pd.DatetimeIndex:

@@ -5,12 +5,14 @@ import io
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsattn.data import catalog
 from tsattn.data.catalog import CATALOG, DatasetInfo
+from tsattn.data.frames import from_polars, is_polars
 from tsattn.data.own import read_own_frame, read_own_table
 from tsattn.data.panel import Panel, Series
 from tsattn.data.reading import Reading
@@ -79,7 +81,7 @@ def require_file(info: DatasetInfo, root: Path | None = None) -> Path:
 
 
 def load_panel(
-    dataset: str | Path | pd.DataFrame,
+    dataset: str | Path | pd.DataFrame | Any,
     *,
     root: Path | None = None,
     reading: Reading = Reading(),  # noqa: B008 (frozen)
@@ -87,7 +89,7 @@ def load_panel(
     """Read a dataset and check it.
 
     Args:
-        dataset: Name out of the catalog, path of a CSV file, or a data frame.
+        dataset: Name out of the catalog, path of a CSV file, or a data frame of pandas or polars.
         root: Folder in which files of the catalog are looked for first.
         reading: How to read a user's own file where it does not say so itself.
 
@@ -100,6 +102,13 @@ def load_panel(
     """
     if isinstance(dataset, pd.DataFrame):
         return read_own_frame(dataset, reading)
+    if is_polars(dataset):
+        return read_own_frame(from_polars(dataset), reading)
+    if not isinstance(dataset, str | os.PathLike):
+        raise DataError(
+            f"{type(dataset).__name__} is no dataset; expected a name of the catalog, the path of "
+            "a CSV file, or a pandas or polars DataFrame"
+        )
     info = catalog.find(str(dataset))
     treatment = Treatment.of(reading)
     if info is not None:

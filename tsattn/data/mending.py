@@ -77,6 +77,8 @@ def mend(
             fill_grid(table, times, rows, suffix, step, clock)
             for rows, suffix in zip(firsts, suffixes, strict=True)
         ]
+    inserted = [len(times) - len(rows) for (times, _), rows in zip(grids, firsts, strict=True)]
+    _require_mostly_there(table, inserted, sum(map(len, firsts)), step)
     values_RC, notes = channel_values(
         table, columns, decimal, allow_missing=treatment.takes_missing
     )
@@ -86,9 +88,20 @@ def mend(
         missing=sum(int(np.isnan(values).sum()) for values in found),
         values=sum(values.size for values in found),
         merged=sum(one.num_merged for one in merged),
-        inserted=sum(len(g[0]) - len(rows) for g, rows in zip(grids, firsts, strict=True)),
+        inserted=sum(inserted),
     )
     return Mended(tuple(grid for grid, _ in grids), tuple(found), step, treated, notes)
+
+
+def _require_mostly_there(table: Table, inserted: Sequence[int], there: int, step: Step) -> None:
+    """Refuse a step at which most rows would be without values: the data hardly have that step."""
+    if sum(inserted) > there:
+        raise DataError(
+            f"{table.label}: at a step of {table.apart(step)}, the only one on which all rows lie, "
+            f"{sum(inserted)} of {sum(inserted) + there} rows would have to be inserted, more than "
+            "half; correct timestamps that are off, resample to the step that is meant, or leave "
+            "out a stretch with hardly a row"
+        )
 
 
 def _placed(
@@ -96,7 +109,7 @@ def _placed(
 ) -> np.ndarray:
     times, places = grid
     own_RC = merged.values(values_RC)
-    if len(times) == len(own_RC):
+    if np.array_equal(places, np.arange(len(times))):
         return own_RC
     filled_RC = np.full((len(times), own_RC.shape[1]), np.nan)
     filled_RC[places] = own_RC

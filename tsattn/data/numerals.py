@@ -24,6 +24,7 @@ _POINT_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]*)?")
 NOTHING = frozenset(
     {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "missing", "-", "?"}
 )
+_NUMBERS = frozenset({"floating", "integer", "mixed-integer-float"})
 _SHOWN = 6
 
 Example = tuple[int, int, str]  # row, column, cell
@@ -85,7 +86,7 @@ def with_flags(table: Table, names: Sequence[str]) -> Table:
         return table
     columns = {place: table.cells(place) for place in range(len(table.columns))}
     columns |= {place: columns[place].astype("Int8") for place in flags}
-    return replace(table, frame=pd.DataFrame(columns), body="")
+    return replace(table, frame=pd.DataFrame(columns))
 
 
 def covariate_values(
@@ -123,11 +124,17 @@ def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) ->
 
 
 def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:
+    """Read cells as numbers.
+
+    What a file has as 1.234 is text: with a decimal comma its point parts thousands. What a frame
+    holds as a number is one.
+    """
     values_RC = np.empty((table.num_rows, len(columns)))
     texts = table.all_text() if sign == "," else None
     for place, column in enumerate(columns):
         cells = table.cells(column)
-        if _is_number(cells) and (texts is None or not pd.api.types.is_float_dtype(cells)):
+        as_text = table.body and sign == "," and pd.api.types.is_float_dtype(cells)
+        if _is_number(cells) and not as_text:
             values_RC[:, place] = cells.to_numpy(np.float64, na_value=np.nan)
         else:
             text = table.text(column) if texts is None else texts.iloc[:, column]
@@ -136,6 +143,8 @@ def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:
 
 
 def _is_number(cells: pd.Series) -> bool:
+    if cells.dtype == object:
+        return pd.api.types.infer_dtype(cells, skipna=True) in _NUMBERS
     return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
 
 

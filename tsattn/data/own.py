@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tsattn.data.frames import LONG_COLUMNS, plain_frame
 from tsattn.data.mending import Mended, mend
 from tsattn.data.numerals import covariate_values, with_flags
 from tsattn.data.panel import Panel, Series
@@ -16,9 +17,9 @@ from tsattn.data.steps import mean_step_seconds
 from tsattn.data.table import Table, check_names
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treatment
+from tsattn.data.zones import clock_of
 from tsattn.errors import DataError
 
-LONG_COLUMNS = ("unique_id", "ds", "y")
 _SHOWN = 5
 
 
@@ -40,17 +41,17 @@ def frame_table(frame: pd.DataFrame) -> Table:
     """Take a data frame for a table, an index of timestamps for its first column.
 
     Raises:
-        DataError: Several header rows, a name that comes twice, or no rows.
+        DataError: Several header rows, a name that comes twice, no rows, or an index and a column
+            that both hold the time, and differ.
     """
-    if isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex)):
-        frame = frame.rename_axis(str(frame.index.name or "date")).reset_index()
     if isinstance(frame.columns, pd.MultiIndex):
         raise DataError("the frame has several header rows; expected one name per column")
+    frame, _ = plain_frame(frame)
     names = tuple(str(name).strip() for name in frame.columns)
     check_names(names, "the frame")
     if not len(frame):
         raise DataError("the frame has no rows; expected a time column, channels and rows")
-    cells = frame.set_axis(range(len(names)), axis=1).reset_index(drop=True)
+    cells = frame.set_axis(range(len(names)), axis=1)
     for column, dtype in enumerate(cells.dtypes):
         if isinstance(dtype, pd.PeriodDtype):
             cells[column] = cells[column].dt.start_time
@@ -107,6 +108,7 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
         treatment=treatment,
         treated=mended.treated,
         integers=found.table.integers,
+        clock=clock_of(longest.times, found.table.offset),
     )
 
 

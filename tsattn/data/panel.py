@@ -54,6 +54,8 @@ class Panel:
         treatment: What may be done with missing values and irregular timestamps.
         treated: What was done.
         integers: Whether the time counts steps (`tsattn.data.integers`); it has no calendar then.
+        clock: The clock that the timestamps go by (``Europe/Berlin``, ``UTC+01:00``), where one is
+            known.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Panel:
     treatment: Treatment = STRICT
     treated: Treated = UNTOUCHED
     integers: bool = False
+    clock: str | None = None
 
     @property
     def num_channels(self) -> int:

@@ -20,6 +20,7 @@ from tsattn.data.own import spread
 from tsattn.data.panel import Panel
 from tsattn.data.scaling import Scaler
 from tsattn.data.splits import Borders, Part, count_windows, require_windows, split_borders
+from tsattn.data.targets import require_targets
 from tsattn.data.windows import Windows, split_missing
 from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
@@ -124,7 +125,7 @@ def prepare(
         for label, parts in _parts(fitting).items()
     }
     for label, part in windows.items():
-        _require_targets(part, label, panel.name)
+        require_targets(part, label, panel.name)
     return Prepared(
         **windows,
         scaler=scaler,
@@ -164,19 +165,6 @@ def _fit_scaler(panel: Panel, borders: Sequence[Borders]) -> Scaler:
             )
         rows.append(own_RC)
     return Scaler.fit(rows)
-
-
-def _require_targets(windows: Windows, label: str, name: str) -> None:
-    """Refuse a part in which no value was observed that a window forecasts."""
-    if windows.observed_RC is None:
-        return
-    first, last = int(windows.starts_W.min()), int(windows.starts_W.max())
-    rows = slice(first + windows.context, last + windows.context + windows.horizon)
-    if not windows.observed_RC[rows].any():
-        raise DataError(
-            f"{name}: all values that windows of the {label} part forecast are missing, so there "
-            "is nothing to fit or score; move --data.borders, or bring more rows"
-        )
 
 
 def _parts(borders: Sequence[Borders]) -> dict[str, list[Part]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from tsattn.data.integers import from_integers, holds_integers
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
-from tsattn.data.timestamps import ParsedTimes, looks_like_time, parse_times
+from tsattn.data.timestamps import OFFSETS_DIFFER, ParsedTimes, looks_like_time, parse_times
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import in_zone
 from tsattn.errors import DataError
@@ -18,6 +18,9 @@ from tsattn.errors import DataError
 TIME_NAMES = ("date", "datetime", "date_time", "timestamp", "time", "ds", "")
 _SAMPLE = 50
 _SHOWN = 5
+_NAME_THE_ZONE = (
+    "time zone: --data.time_zone (such as Europe/Berlin) makes the calendar that of the place"
+)
 
 
 def find_time_column(table: Table, given: str | None) -> int:
@@ -109,6 +112,8 @@ def table_times(
     reading: Reading,
     groups: Sequence[np.ndarray] | None,
     treatment: Treatment,
+    *,
+    counted: bool = False,
 ) -> tuple[Table, pd.DatetimeIndex, tuple[str, ...]]:
     """Return the timestamps of a column in the zone that was named, and notes on them.
 
@@ -121,6 +126,7 @@ def table_times(
         reading: What the user has said about the dates.
         groups: Rows of every series, where several share the column.
         treatment: The policy.
+        counted: Whether such data are known to count steps, so that 2000 is no year.
 
     Raises:
         DataError: A cell is no timestamp, the order of day and month cannot be told, or a time does
@@ -131,15 +137,17 @@ def table_times(
         times, notes = pd.DatetimeIndex(cells).as_unit("us"), ()
     else:
         text = table.text(column)
-        if reading.day_first is None and holds_integers(text):
-            counted = replace(table, integers=True)
-            return counted, from_integers(text), ("time: counted steps, no calendar",)
+        if (reading.day_first is None or counted) and holds_integers(text, known=counted):
+            table = replace(table, integers=True)
+            return table, from_integers(text), ("time: counted steps, no calendar",)
         parsed = _parsed_times(table, column, text, reading, groups)
         times, notes = parsed.times, parsed.notes
         if parsed.offset is not None:
             table = replace(table, offset=parsed.offset)
         if treatment.time_zone is not None and parsed.offset is not None:
             times = (times - parsed.offset).tz_localize("UTC")
+        elif OFFSETS_DIFFER in notes:
+            notes += (_NAME_THE_ZONE,)
     whole = [np.arange(len(times))] if groups is None else list(groups)
     times, more = in_zone(table, times, whole, treatment.time_zone)
     return table, times, (*notes, *more)

@@ -33,6 +33,9 @@ _COMPACT = {
     re.compile(r"[0-9]{4}/[0-9]{2}"): "%Y/%m",
     re.compile(r"[0-9]{4}"): "%Y",
 }
+OFFSETS_DIFFER = "UTC offsets differ: times are taken in UTC"
+"""The note where cells name several offsets, as those of a place do where its clock is set."""
+
 _ORDERS = {
     "day first": ("c", "b", "a"),
     "month first": ("c", "a", "b"),
@@ -270,5 +273,4 @@ def _clock(
     if offset.nunique() == 1:
         note = f"UTC offset {zone.iloc[0]} is dropped: times stay as written"
         return clock, (note,), pd.Timedelta(minutes=int(signed[0]))
-    note = "UTC offsets differ: times are taken in UTC"
-    return clock - signed.astype("timedelta64[m]"), (note,), pd.Timedelta(0)
+    return clock - signed.astype("timedelta64[m]"), (OFFSETS_DIFFER,), pd.Timedelta(0)

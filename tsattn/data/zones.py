@@ -1,5 +1,7 @@
 """Time zones: local timestamps and the nights in which the clock is set."""
 
+from datetime import timezone
+
 import numpy as np
 import pandas as pd
 
@@ -41,13 +43,45 @@ def from_clock(moments: pd.DatetimeIndex, like: pd.DatetimeIndex, clock: int) ->
     return moments.tz_localize(like.tz, ambiguous=first, nonexistent="shift_forward")
 
 
+def clock_of(times: pd.DatetimeIndex, offset: pd.Timedelta | None) -> str | None:
+    """Return the name of the clock that timestamps go by, or None where nothing names it.
+
+    Args:
+        times: with a zone, or without one as that clock shows them.
+        offset: what the clock is ahead of UTC, where cells said so.
+    """
+    zone = times.tz
+    if zone is None:
+        zone = None if offset is None else timezone(offset.to_pytimedelta())
+    try:
+        return known_clock(None if zone is None else str(zone))
+    except (ValueError, KeyError):  # a zone without a name
+        return None
+
+
+def known_clock(name: str | None) -> str | None:
+    """Return the name of a clock if timestamps can be brought to it.
+
+    Args:
+        name: a time zone, or a distance from UTC such as ``UTC+01:00``.
+
+    Raises:
+        ValueError: there is no such clock.
+        KeyError: there is no such zone.
+    """
+    if name is not None:
+        pd.Timestamp(0, tz="UTC").tz_convert(name)
+    return name
+
+
 def in_zone(
     table: Table, times: pd.DatetimeIndex, groups: list[np.ndarray], zone: str | None
 ) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
     """Bring timestamps into a zone; those without one are taken for its local time.
 
     Of an hour that comes twice in autumn, the first run of rows is the first, and rows that jump
-    back the second.
+    back the second. Rows that begin within that hour are the second where the next row follows it
+    at their step, as the first of data that go on do.
 
     Args:
         table: where they come from, for messages.
@@ -87,14 +121,26 @@ def _first_of_two(times: pd.DatetimeIndex, twice: np.ndarray) -> np.ndarray:
     """Return for rows in order whether each is before the clock was set back."""
     back = np.r_[False, np.diff(times.asi8) <= 0]
     first = np.ones(len(times), dtype=bool)
-    second = False
+    second = _begin_in_second(times, twice)
     for row in np.flatnonzero(twice):
-        if not (row and twice[row - 1]):
+        if row and not twice[row - 1]:
             second = False  # another night
         elif back[row]:
             second = True
         first[row] = not second
     return first
+
+
+def _begin_in_second(times: pd.DatetimeIndex, twice: np.ndarray) -> bool:
+    """Return whether the first rows lie in the second of two hours: the next one follows at once.
+
+    Only steps that fit into an hour tell, since rows of both hours would be there.
+    """
+    run = len(twice) if twice.all() else int(twice.argmin())
+    apart = np.diff(times.to_numpy())
+    if not 0 < run < len(twice) or (apart[:run] <= np.timedelta64(0)).any():
+        return False
+    return bool(apart[run - 1] == apart[run - 1 :].min() <= _HOUR.to_timedelta64())
 
 
 def clock_hint(times: pd.DatetimeIndex, rows: tuple[int, ...]) -> str:

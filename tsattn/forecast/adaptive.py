@@ -58,7 +58,8 @@ def adaptive_bands(
         scores_WHK = torch.maximum(pair.lower_WHK - target_WHK, target_WHK - pair.upper_WHK)
         pool_MHK = _validation_pool(intervals, together, names, places)
         alphas_L = torch.tensor([1 - level / 100 for level in together], dtype=torch.float64)
-        taken_LWHK = _taken(scores_WHK, pool_MHK, alphas_L, step, gamma)
+        outside_WHK = _outside(pair, ahead.mean_WHK.double(), target_WHK)
+        taken_LWHK = _taken(scores_WHK, pool_MHK, alphas_L, step, gamma, outside_WHK)
         for level, taken_WHK in zip(together, taken_LWHK, strict=True):
             bands[level] = intervals.widened(ahead, level, taken_WHK)
     return bands
@@ -86,10 +87,30 @@ def _validation_pool(
     return stored_LHK[[rows[row] for row in spread]]
 
 
+def _outside(pair: Band, mean_WHK: Tensor, target_WHK: Tensor) -> Tensor:
+    """Return the score up to which the truth lies outside of the band that is shown.
+
+    The band is widened to its point forecast, so a truth between the two is inside at any score.
+    """
+    nowhere = torch.full_like(target_WHK, -torch.inf)
+    below_WHK = torch.where(target_WHK < mean_WHK, pair.lower_WHK - target_WHK, nowhere)
+    above_WHK = torch.where(target_WHK > mean_WHK, target_WHK - pair.upper_WHK, nowhere)
+    return torch.maximum(below_WHK, above_WHK)
+
+
 def _taken(
-    scores_WHK: Tensor, pool_MHK: Tensor, alphas_L: Tensor, step: int, gamma: float
+    scores_WHK: Tensor,
+    pool_MHK: Tensor,
+    alphas_L: Tensor,
+    step: int,
+    gamma: float,
+    outside_WHK: Tensor | None = None,
 ) -> Tensor:
-    """Return the scores [L, W, H, K] that the bands of the levels and windows are made of."""
+    """Return the scores [L, W, H, K] that the bands of the levels and windows are made of.
+
+    A band missed the truth where its score is below ``outside_WHK``, by default the truth's own.
+    """
+    outside_WHK = scores_WHK if outside_WHK is None else outside_WHK
     windows, horizon, names = scores_WHK.shape
     size = len(pool_MHK)
     pool_HKM = pool_MHK.permute(1, 2, 0).contiguous()
@@ -105,7 +126,7 @@ def _taken(
             past = window - delay_H[ripe_H]
             news_HK = scores_WHK[past, ripe_H]
             known_HK = ~news_HK.isnan()  # truth that was not observed teaches nothing
-            missed_LHK = (news_HK > taken_LWHK[:, past, ripe_H]).double()
+            missed_LHK = (outside_WHK[past, ripe_H] > taken_LWHK[:, past, ripe_H]).double()
             alpha_LHK[:, ripe_H] += gamma * (aims_L11 - missed_LHK) * known_HK
             old_HK = pool_HKM[ripe_H, :, past % size]
             pool_HKM[ripe_H, :, past % size] = torch.where(known_HK, news_HK, old_HK)

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from tsattn.data.catalog import CATALOG
 from tsattn.data.steps import step_text
 from tsattn.forecast.trained import Trained
+from tsattn.training.conformal import RECORD_KEY, Calibration, without_intervals
 
 _SHOWN = 20
 _PROTOCOL = (
@@ -42,7 +44,7 @@ def model_card(
         _summary(record, trained),
         "## How to load it\n\n" + _loading(name, onnx),
         "## Data\n\n" + _data(record, trained, result),
-        "## Scores\n\n" + _scores(record, result),
+        "## Scores\n\n" + _scores(record, trained, result),
         *_refitted(record),
         "## Recipe\n\n" + _recipe(record, result),
         "## Machine and versions\n\n" + _machine(result),
@@ -145,7 +147,7 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
     return _table(("", ""), rows)
 
 
-def _scores(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+def _scores(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
     test = _tested(record, result)
     if not test:
         return (
@@ -164,13 +166,29 @@ def _scores(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     text += f" {test['windows_scored']} windows were scored"
     dropped = test.get("windows_dropped", 0)
     text += f", {dropped} left out by the run's limits." if dropped else "."
-    conformal = record.get("conformal")
-    if isinstance(conformal, Mapping) and conformal.get("levels"):
-        low, high = min(conformal["levels"]), max(conformal["levels"])
-        text += (
-            f" Split-conformal intervals of {low:g} to {high:g} percent come from the residuals of "
-            f"{min(conformal['windows'])} validation windows."
-        )
+    return f"{text} {_intervals(record, trained)}".rstrip()
+
+
+def _intervals(record: Mapping[str, Any], trained: Trained) -> str:
+    """Return which intervals the checkpoint can give, and for whom it has none."""
+    if record.get(RECORD_KEY) is None:
+        return ""
+    calibration = Calibration.of(record[RECORD_KEY])
+    finite_LK = torch.isfinite(calibration.scores_PLHK).all(dim=2).all(dim=0)
+    has_K = finite_LK.any(dim=0)
+    if not has_K.any():
+        return "There were too few validation windows for intervals of any level."
+    high = calibration.levels[int(finite_LK[:, has_K].all(dim=1).nonzero().max())]
+    windows = min(count for count, has in zip(calibration.windows, has_K, strict=True) if has)
+    text = (
+        f"Split-conformal intervals of {calibration.levels[0]:g} to {high:g} percent come from the "
+        f"residuals of {windows} validation windows."
+    )
+    without = without_intervals(calibration, trained.names)
+    if without:
+        more = f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
+        shown = ", ".join(map(_cell, without[:_SHOWN]))
+        text += f" Of too few validation windows, and so without intervals: {shown}{more}."
     return text
 
 
@@ -244,7 +262,7 @@ def _limits(record: Mapping[str, Any], trained: Trained, result: Mapping[str, An
         "One run with one seed: another seed gives other weights and other scores.",
         "No licence of the weights was chosen here; that of the data may bind them.",
     ]
-    if not isinstance(record.get("conformal"), Mapping) and not record["network"]["arguments"].get(
+    if not isinstance(record.get(RECORD_KEY), Mapping) and not record["network"]["arguments"].get(
         "quantiles"
     ):
         lines.insert(2, "Point forecasts only: neither quantiles nor intervals.")

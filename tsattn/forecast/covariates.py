@@ -176,7 +176,7 @@ def _each(standardise: Callable[[np.ndarray], Tensor], values_KRF: np.ndarray) -
 
 
 def _rows(history: History, names: Sequence[str]) -> np.ndarray:
-    """Return columns [K, N, F] of the rows of every name."""
+    """Return columns [K, N, F] of the rows of every name, those of one timestamp merged."""
     if not names:
         return np.empty((*history.rows_KN.shape, 0))
     table = history.source.table
@@ -186,7 +186,7 @@ def _rows(history: History, names: Sequence[str]) -> np.ndarray:
             f"{table.label}: rows are missing within {history.names[inserted[0]]!r}, and covariates"
             f" ({', '.join(names)}) have no value in rows that are inserted; bring all rows"
         )
-    return _read(history.source, names, history.rows_KN)[history.rows_KN]
+    return history.values(_read(history.source, names, history.tails.needed))
 
 
 def _static(history: History, names: Sequence[str]) -> np.ndarray:

@@ -14,12 +14,14 @@ import torch
 
 from tsattn.errors import CheckpointError, ConfigError, ExistsError
 from tsattn.forecast.card import model_card
+from tsattn.forecast.intervals import intervals_of
 from tsattn.forecast.trained import trained_of
 from tsattn.training.artifact import (
     CARD_FILE,
     ONNX_FILE,
     UNFINISHED,
     is_artifact,
+    require_export,
     write_artifact,
 )
 from tsattn.training.checkpoint import load_trained
@@ -72,6 +74,7 @@ def export(
     file, result = _source(source)
     network, record = load_trained(file)
     trained = trained_of(record, network, str(file))
+    intervals_of(record, network, trained, str(file))  # refuses what is damaged
     record, result = _without_places(record, "refit", "of"), _without_places(result, "refit_of")
     _clear_interrupted(out)
     folder = out.with_name(f".{out.name}{UNFINISHED}-{os.getpid()}")
@@ -89,6 +92,7 @@ def export(
             more["onnx"] = onnx
         fingerprint = write_artifact(folder, record, network.state_dict(), more)
         _flush(folder)
+        _require_free(source, out, overwrite=overwrite)  # that took its time
         _move(folder, out)
         _clear_interrupted(out, replaced_too=True)
     finally:
@@ -138,9 +142,12 @@ def _require_free(source: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--out {out} holds what is to be exported; write somewhere else")
     if not out.exists() and not out.is_symlink():
         return
-    if out.is_symlink() or not out.is_dir() or (any(out.iterdir()) and not is_artifact(out)):
+    if out.is_symlink() or not out.is_dir():
         raise ExistsError(f"{out} exists and is no export; choose another --out")
-    if any(out.iterdir()) and not overwrite:
+    if not any(out.iterdir()):
+        return
+    require_export(out)
+    if not overwrite:
         raise ExistsError(f"{out} exists; choose another --out, or replace it with --overwrite")
 
 

@@ -267,7 +267,7 @@ class Forecaster:
         if refit:
             from tsattn.forecast.refitting import forecast_refitted
 
-            ahead = forecast_refitted(self, history, windows, step, together)
+            ahead = forecast_refitted(self, history, windows, step, together, sort=sort)
             return scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
         return evaluate(network, history, self.trained, windows, step, together, asked)
 

@@ -11,6 +11,7 @@ from tsattn.data.treatment import STRICT, Treatment
 from tsattn.data.zones import wall_time
 from tsattn.errors import DataError
 from tsattn.forecast.sources import Source
+from tsattn.forecast.tails import Tails
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class History:
         whole: all rows of every name, where new series need their scale from them; else empty.
         time_label: what the source calls its time column.
         notes: what was recognised and done.
+        tails: the same rows, with those that were merged into them: one entry for all names of a
+            wide source, one for each series of a long one.
         treatment: what may be done with missing values and irregular timestamps.
     """
 
@@ -41,7 +44,18 @@ class History:
     whole: tuple[np.ndarray, ...]
     time_label: Any
     notes: tuple[str, ...]
+    tails: Tails
     treatment: Treatment = STRICT
+
+    def values(self, values_RF: np.ndarray) -> np.ndarray:
+        """Return further columns [K, N, F] of the rows of every name, merged as theirs were.
+
+        Args:
+            values_RF: values of all rows of the table; only `Tails.needed` ones count.
+        """
+        merged = range(len(self.tails.rows_SN))
+        values_SNF = np.stack([self.tails.values(place, values_RF) for place in merged])
+        return np.repeat(values_SNF, len(self.names) // len(values_SNF), axis=0)
 
     def shown(self, times: pd.DatetimeIndex) -> pd.Index:
         """Return timestamps as the source writes them: in its zone, or as counted steps."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tsattn.data.own import LONG_COLUMNS
+from tsattn.data.frames import LONG_COLUMNS
 from tsattn.errors import DataError
 from tsattn.forecast.trained import Trained
 
@@ -41,13 +41,20 @@ def match(
         raise DataError(
             f"{label}: {'; '.join(problems)}. The network was trained on the {plural} "
             f"{_listed(trained.names)}; rename or remove columns, or forecast what it never saw "
-            f"with --new-series (new_series=True){_hint(extra)}"
+            f"with --new-series (new_series=True){_hint(extra, trained.names)}"
         )
     return found
 
 
-def _hint(extra: Sequence[str]) -> str:
+def _hint(extra: Sequence[str], known: Sequence[str]) -> str:
     is_long = any(name.casefold() in LONG_COLUMNS for name in extra)
+    for name in extra:
+        for other in (name.removesuffix(".0"), f"{name}.0"):
+            if other != name and other in known:
+                return (
+                    f". {name!r} and {other!r} are one number, written as an integer and with a "
+                    "fraction: convert them, for example with astype(int)"
+                )
     return ". A long table has the columns unique_id, ds and y" if is_long else ""
 
 

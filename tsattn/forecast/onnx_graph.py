@@ -138,6 +138,7 @@ def write_onnx(path: Path, network: ForecastNetwork, trained: Trained) -> Signat
                 "export it without --onnx"
             ) from error
     _describe(made.model, network, trained)
+    _name_batch(made.model)
     made.save(str(path))
     return _checked(path, network, trained, outputs)
 
@@ -224,6 +225,16 @@ def _describe(model: Any, network: ForecastNetwork, trained: Trained) -> None:
         calendar=",".join(trained.calendar),
         units="original",
     )
+
+
+def _name_batch(model: Any) -> None:
+    """Call the number of windows ``batch``, which the exporter knows by a sign such as ``s3``."""
+    sign = re.compile(rf"\b{re.escape(str(model.graph.inputs[0].shape[0]))}\b")
+    made = (value for node in model.graph.all_nodes() for value in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.outputs, *made):
+        for axis, size in enumerate(value.shape or ()):
+            if not isinstance(size, int):
+                value.shape[axis] = sign.sub("batch", str(size))
 
 
 def _checked(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsattn.data.own import LONG_COLUMNS
+from tsattn.data.frames import LONG_COLUMNS
 from tsattn.errors import DataError
 from tsattn.forecast.engine import Calendar
 from tsattn.forecast.history import History

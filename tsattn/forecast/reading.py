@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.frames import LONG_COLUMNS
 from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
-from tsattn.data.own import LONG_COLUMNS
 from tsattn.data.table import Table
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treated, Treatment
@@ -156,6 +156,7 @@ def _history(
     return History(
         source=source,
         times=tails.times,
+        tails=tails,
         whole=whole,
         notes=(*source.table.notes, *notes, *treated.notes(treatment)),
         treatment=treatment,
@@ -199,7 +200,10 @@ def long_columns(table: Table) -> tuple[int, int, int]:
 def times_of(
     source: Source, column: int, groups: Sequence[np.ndarray] | None, trained: Trained
 ) -> tuple[Source, pd.DatetimeIndex, tuple[str, ...]]:
-    """Return the timestamps in the zone of the policy; the source knows how it writes them.
+    """Return the timestamps by the clock of the training; the source knows how it writes them.
+
+    It is that of the zone in the policy, or the one that timestamps of the training named; where
+    they named none, timestamps stay as they are.
 
     Args:
         source: new data.
@@ -211,7 +215,9 @@ def times_of(
         DataError: cells that are no timestamps, or counted steps where there were none.
     """
     treatment = Treatment.of(source.reading, trained.treatment)
-    table, times, notes = table_times(source.table, column, source.reading, groups, treatment)
+    table, times, notes = table_times(
+        source.table, column, source.reading, groups, treatment, counted=trained.integers
+    )
     if table.integers != trained.integers:
         counted, stamps = "counted steps", "timestamps"
         here, there = (counted, stamps) if table.integers else (stamps, counted)
@@ -226,4 +232,6 @@ def times_of(
         zone = times.tz or timezone(table.offset.to_pytimedelta())
         if times.tz is None:
             times = times.tz_localize(zone)
+    if times.tz is not None and treatment.time_zone is None and trained.clock is not None:
+        times = times.tz_convert(trained.clock)  # its calendar, and its days
     return replace(source, table=table, zone=zone), times, notes

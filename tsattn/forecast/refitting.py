@@ -9,17 +9,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from tsattn.data.own import read_own_table
-from tsattn.data.panel import Panel
 from tsattn.errors import ConfigError
 from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, scaler_of
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead
+from tsattn.forecast.refit_rows import RefitRows
 from tsattn.forecast.trained import Trained
 from tsattn.training.amounts import duration
 from tsattn.training.folder import RunFolder
@@ -36,6 +34,8 @@ def forecast_refitted(
     windows: int,
     step: int,
     together: tuple[int, ...] | None,
+    *,
+    sort: bool = False,
 ) -> Ahead:
     """Forecast each window with a network trained on all rows before it, as `tsattn refit` does.
 
@@ -48,6 +48,7 @@ def forecast_refitted(
         windows: how many.
         step: rows between two.
         together: as in `tsattn.forecast.engine.forecast_windows`.
+        sort: order the rows of each series by time first.
 
     Returns:
         Forecasts, standardised by the forecaster's own scaler.
@@ -56,7 +57,7 @@ def forecast_refitted(
         ConfigError: no run folder, too many windows, or a source of another layout.
         DataError: the source's rows cannot be trained on.
     """
-    from tsattn.training.refit import Validated  # needs Lightning
+    from tsattn.training.validated import Validated  # needs Lightning
 
     if forecaster.run is None:
         raise ConfigError(
@@ -69,7 +70,8 @@ def forecast_refitted(
             "further apart (step)"
         )
     validated = Validated.of(forecaster.run.path)
-    panel = _panel(history, forecaster.trained)
+    rows = RefitRows.of(history, forecaster.trained, sort=sort)
+    panel = rows.panel
     seconds = _epoch_seconds(forecaster.run)
     print(
         f"refit: {windows} training(s) of {validated.epochs} epoch(s) on up to "
@@ -81,7 +83,7 @@ def forecast_refitted(
     for window in range(windows):
         held_back = forecaster.horizon + (windows - 1 - window) * step
         with TemporaryDirectory(prefix="tsattn-refit-") as home:
-            again = _trained_before(forecaster, panel, held_back, Path(home))
+            again = _trained_before(forecaster, rows, held_back, Path(home))
         start_1 = torch.tensor([window * step])
         made.append(_forecast(again, forecaster.trained, history, start_1, together))
         print(f"refit: window {window + 1} of {windows}", flush=True)
@@ -89,18 +91,6 @@ def forecast_refitted(
     return Ahead(
         torch.cat([one.mean_WHK for one in made]), torch.cat(quantiles) if quantiles else None
     )
-
-
-def _panel(history: History, trained: Trained) -> Panel:
-    """Read all rows of the source, checked as those of a training are."""
-    source = history.source
-    if source.layout != trained.layout:
-        raise ConfigError(
-            f"refit=True: the network was trained on a {trained.layout} frame, this one is "
-            f"{source.layout}; bring it into the same layout"
-        )
-    reading = replace(source.reading, covariates=trained.beside)
-    return read_own_table(source.table, reading, name="rows", path=Path("rows"), sha256="")
 
 
 def _epoch_seconds(run: RunFolder) -> float:
@@ -113,45 +103,21 @@ def _epoch_seconds(run: RunFolder) -> float:
 
 
 def _trained_before(
-    forecaster: "Forecaster", panel: Panel, held_back: int, home: Path
+    forecaster: "Forecaster", rows: RefitRows, held_back: int, home: Path
 ) -> "Forecaster":
     """Train on all but the last rows of every series."""
     from tsattn.training.refit import refit, undisturbed_process
 
     assert forecaster.run is not None
     trained, file = forecaster.trained, home / "rows.csv"
-    _rows(panel, trained, held_back).to_csv(file, index=False)
-    settings = {
-        "trainer.logger": "false", "trainer.enable_progress_bar": "false",
-        "data.layout": trained.layout, "data.delimiter": "null", "data.decimal": "null",
-        "data.day_first": "null", "data.context": trained.context, "data.horizon": trained.horizon,
-        "data.time_column": "date" if trained.layout == "wide" else "null",
-    }  # fmt: skip
+    rows.before(held_back).to_csv(file, index=False)
+    sizes = {"context": trained.context, "horizon": trained.horizon}
+    settings = {f"data.{name}": value for name, value in {**rows.settings, **sizes}.items()}
+    settings |= {"trainer.logger": "false", "trainer.enable_progress_bar": "false"}
     more = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     with undisturbed_process(), contextlib.redirect_stdout(io.StringIO()):
         refit(forecaster.run.path, data=file, run_dir=home / "run", more=more)
         return type(forecaster).load(home / "run")
-
-
-def _rows(panel: Panel, trained: Trained, held_back: int) -> pd.DataFrame:
-    """Return the rows before a window, channels and series in the order of the training."""
-    if trained.layout == "wide":
-        (series,) = panel.series
-        frame = pd.DataFrame(series.values_RC, columns=list(panel.channels))
-        frame = frame[[*trained.names, *trained.beside]]
-        frame.insert(0, "date", series.times)
-        return frame.iloc[:-held_back]
-    by_name = {series.id: series for series in panel.series}
-    beside = [*enumerate(panel.channels)][1:]
-    parts = [
-        pd.DataFrame(
-            {"unique_id": name, "ds": one.times, "y": one.values_RC[:, 0]}
-            | {column: one.values_RC[:, place] for place, column in beside}
-        )
-        for name in trained.names
-        if (one := by_name.get(name)) is not None
-    ]
-    return pd.concat([part.iloc[:-held_back] for part in parts], ignore_index=True)
 
 
 def _forecast(
@@ -174,6 +140,7 @@ def _forecast(
         start_1,
         together,
         covariates_of(history, calendar, again.trained, together),
+        fill=history.treatment.missing == "interpolate",
     )
     factor_K = scaler.scale_SC[0] / base.scale_SC[0]
     shift_K = (scaler.mean_SC[0] - base.mean_SC[0]) / base.scale_SC[0]

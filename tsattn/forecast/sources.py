@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from tsattn.data.own import LONG_COLUMNS, frame_table
+from tsattn.data.frames import LONG_COLUMNS, from_polars, is_polars, plain_frame
+from tsattn.data.own import frame_table
 from tsattn.data.panel import Layout
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table, read_table
@@ -78,7 +80,7 @@ def open_source(frame: Frame, reading: Reading) -> Source:
         return Source(table, reading, table.columns)
     if isinstance(frame, pd.DataFrame):
         return _from_pandas(frame, reading)
-    if type(frame).__module__.partition(".")[0] == "polars":
+    if is_polars(frame):
         return _from_polars(frame, reading)
     raise DataError(
         f"{type(frame).__name__} is no frame; expected a pandas or polars DataFrame, or the path "
@@ -87,37 +89,29 @@ def open_source(frame: Frame, reading: Reading) -> Source:
 
 
 def _from_pandas(frame: pd.DataFrame, reading: Reading) -> Source:
-    table = frame_table(frame)
-    index = isinstance(frame.index, (pd.DatetimeIndex, pd.PeriodIndex))
-    labels = (frame.index.name, *frame.columns) if index else tuple(frame.columns)
-    period = frame.index.freq if isinstance(frame.index, pd.PeriodIndex) else None
-    return Source(table, reading, labels, index=index, period=period)
+    plain, index = plain_frame(frame)
+    labels = (frame.index.name, *frame.columns) if index else tuple(plain.columns)
+    period = frame.index.freq if index and isinstance(frame.index, pd.PeriodIndex) else None
+    return Source(frame_table(plain), reading, labels, index=index, period=period)
 
 
 def _from_polars(frame: Any, reading: Reading) -> Source:
-    collected = frame.collect() if hasattr(frame, "collect") else frame
-    if not hasattr(collected, "get_columns"):
-        raise DataError(
-            f"a polars {type(frame).__name__} is no frame; expected a DataFrame or LazyFrame"
-        )
-    columns = {one.name: _to_pandas(one) for one in collected.get_columns()}
-    return Source(frame_table(pd.DataFrame(columns)), reading, tuple(columns), library="polars")
-
-
-def _to_pandas(column: Any) -> Any:
-    """Return a polars column for pandas, timestamps with their time zone."""
-    zone = getattr(column.dtype, "time_zone", None)
-    cells = column.to_numpy()
-    return cells if zone is None else pd.DatetimeIndex(cells).tz_localize("UTC").tz_convert(zone)
+    plain = from_polars(frame)
+    return Source(frame_table(plain), reading, tuple(plain.columns), library="polars")
 
 
 def _for_polars(cells: Any) -> Any:
-    """Return a column for polars, timestamps with their time zone."""
+    """Return a column for polars, timestamps with their time zone.
+
+    Those with a UTC offset become text, as which they came: polars knows zones by their names.
+    """
     import polars as pl
 
     if not isinstance(cells, pd.DatetimeIndex):
         return cells.to_numpy() if isinstance(cells, pd.Index) else cells
     if cells.tz is None:
         return cells.to_numpy()
+    if isinstance(cells.tz, timezone) and cells.tz != UTC:
+        return [one.isoformat(sep=" ") for one in cells]
     moments = pl.Series(cells.tz_convert("UTC").tz_localize(None).to_numpy())
     return moments.dt.replace_time_zone("UTC").dt.convert_time_zone(str(cells.tz))

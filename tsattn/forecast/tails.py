@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tsattn.data.grid import Merged, merge
+from tsattn.data.grid import Merged, merge, num_missing
 from tsattn.data.panel import Step
 from tsattn.data.regularity import irregular
 from tsattn.data.table import Table
@@ -133,7 +133,7 @@ def _grid_tail(
     """
     own = times[rows]
     off: np.ndarray | None = None
-    for clock, moments in enumerate(clocks(own)):
+    for clock, moments in _likeliest(clocks(own), step):
         try:
             grid = pd.date_range(end=moments[-1], periods=length, freq=step, unit="us")
         except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
@@ -159,6 +159,16 @@ def _grid_tail(
         f"{table.stamp(own[-1])}: {table.where(rows[off])} ({examples}); gaps can be filled, but "
         "no row moved: correct the timestamps or resample to the step of the training"
     )
+
+
+def _likeliest(
+    moments: tuple[pd.DatetimeIndex, ...], step: Step
+) -> list[tuple[int, pd.DatetimeIndex]]:
+    """Return clocks in the order of the training: one on whose grid all rows lie comes first."""
+    numbered = list(enumerate(moments))
+    if len(numbered) > 1:
+        numbered.sort(key=lambda one: num_missing(one[1], step) is None)
+    return numbered
 
 
 def _require_rows(

@@ -13,6 +13,7 @@ from tsattn.data.panel import Layout, Step
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import decode_step
 from tsattn.data.treatment import STRICT, Treatment, treatment_from
+from tsattn.data.zones import known_clock
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
 from tsattn.tensors import CovariateSizes
@@ -38,6 +39,7 @@ class Trained:
         covariates: what helps to forecast, where there is anything.
         treatment: what was done with missing values and irregular timestamps.
         integers: whether time was counted in steps, without a calendar.
+        clock: the clock that timestamps went by, where one is known.
     """
 
     layout: Layout
@@ -52,6 +54,7 @@ class Trained:
     covariates: FittedCovariates | None = None
     treatment: Treatment = STRICT
     integers: bool = False
+    clock: str | None = None
 
     @property
     def kind(self) -> str:
@@ -118,6 +121,7 @@ def _parse(data: Mapping[str, Any]) -> Trained:
         covariates=recorded_covariates(data),
         treatment=treatment_from(data.get("treatment")),
         integers=bool(data.get("integers", False)),
+        clock=known_clock(data.get("clock")),
     )
 
 

@@ -161,12 +161,20 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Returns:
             Forecasts in the shape that ``y`` had: [n, horizon * channels], or [n].
+
+        Raises:
+            DataError: values that are beyond float32 once they are standardised.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         with torch.inference_mode():
             parts = [self.network_(part).mean for part in self._standardised(X).split(_EVALUATED)]
         y_BHC = torch.cat(parts).double().numpy() * self.scale_ + self.mean_
+        if not np.isfinite(y_BHC).all():
+            raise DataError(
+                f"no finite forecast of X with values up to {np.abs(X).max():.3g}: standardised as "
+                "in fit they are too large; look at their unit"
+            )
         return y_BHC.ravel() if self._forecasts_one_step else y_BHC.reshape(len(X), -1)
 
     def _standardise_like(self, X: np.ndarray) -> None:

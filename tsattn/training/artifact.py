@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsattn.errors import CheckpointError
+from tsattn.errors import CheckpointError, ExistsError
 from tsattn.training.tensor_file import Digest, read_bytes, read_tensors, write_tensors
 
 FORMAT = 1
@@ -28,6 +28,7 @@ UNFINISHED = ".unfinished"
 """What a folder's name contains until everything in it is there."""
 
 _FILES = (WEIGHTS_FILE, ONNX_FILE)
+_NAMES = (RECORD_FILE, CARD_FILE, *_FILES)
 _LARGEST_RECORD = 1 << 26
 _REFERENCE = "tensor in model.safetensors"
 _PLAIN = (str, int, float, bool, type(None))
@@ -42,6 +43,36 @@ _DTYPES: Mapping[str, torch.dtype] = {
 def is_artifact(path: Path) -> bool:
     """Whether a folder is an export, whole or not."""
     return path.is_dir() and (path / RECORD_FILE).exists()
+
+
+def require_export(folder: Path) -> None:
+    """Refuse a folder that is not, as a whole, an export, so that it may be deleted.
+
+    A record that somebody else wrote is none, nor is one cut short; a newer format or weights that
+    are damaged do not matter.
+
+    Raises:
+        ExistsError: with what is in the way.
+    """
+    others = sorted(one.name for one in folder.iterdir() if one.name not in _NAMES or one.is_dir())
+    if not _is_record(folder / RECORD_FILE):
+        raise ExistsError(f"{folder} exists and is no export; choose another --out")
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        raise ExistsError(
+            f"{folder} is an export that also holds {', '.join(others[:5])}{more}; move what is "
+            "yours away, or choose another --out"
+        )
+
+
+def _is_record(file: Path) -> bool:
+    try:
+        if not file.is_file() or file.stat().st_size > _LARGEST_RECORD:
+            return False
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= {"format", "record", "files", "checksum"}
 
 
 def write_artifact(

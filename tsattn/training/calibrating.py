@@ -1,5 +1,6 @@
 """Calibration of a run's best checkpoint on its validation windows, and where it is kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,17 @@ import torch
 
 from tsattn.errors import ConfigError, DataError, ExistsError
 from tsattn.training.checkpoint import RECORD, load_network, read_checkpoint
-from tsattn.training.conformal import RECORD_KEY, Calibration, calibrate
+from tsattn.training.conformal import (
+    RECORD_KEY,
+    Calibration,
+    calibrate,
+    summary_of,
+    without_intervals,
+)
 from tsattn.training.datamodule import ForecastData
-from tsattn.training.folder import RunFolder
+from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.reopened import data_of, settings_of
+from tsattn.training.result import as_json
 from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.task import ForecastTask
 
@@ -68,20 +76,18 @@ def calibrate_best(
     """Calibrate as `calibrate_task` does, keep it in a checkpoint, and return its summary."""
     calibration = calibrate_task(task, data, limit=limit, device=device)
     store(best, calibration)
+    panel = data.prepared.panel
+    lacking = without_intervals(
+        calibration, panel.ids if panel.layout == "long" else panel.channels
+    )
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        why = "" if limit is None else f" (--trainer.limit_val_batches {limit})"
+        print(
+            f"note: {', '.join(map(repr, lacking[:5]))}{more}: too few validation windows{why}, so "
+            "there are no intervals of them"
+        )
     return summary_of(calibration)
-
-
-def summary_of(calibration: Calibration) -> dict[str, Any]:
-    """Return what ``result.json`` says of a calibration."""
-    finite_L = torch.isfinite(calibration.scores_PLHK).all(dim=(0, 2, 3)).tolist()
-    levels = [level for level, finite in zip(calibration.levels, finite_L, strict=True) if finite]
-    return {
-        "windows": min(calibration.windows),
-        "highest_level": levels[-1] if levels else None,
-        "scores": "absolute residuals"
-        if calibration.pairs == ((0.5, 0.5),)
-        else "outside of " + ", ".join(f"{low:g} to {high:g}" for low, high in calibration.pairs),
-    }
 
 
 def calibrate_run(
@@ -89,13 +95,15 @@ def calibrate_run(
 ) -> Calibration:
     """Calibrate the best checkpoint of a run that has none, with the data of its ``config.yaml``.
 
+    What ``result.json`` says of it is written there as at the end of a training.
+
     Args:
         folder: the run folder.
         root: folder that is searched first for catalog files, in place of the run's own.
         overwrite: replace the calibration that is there.
 
     Raises:
-        ConfigError: no run folder.
+        ConfigError: no run folder, or a result that is none.
         CheckpointError: no best checkpoint, or one that cannot be read.
         ExistsError: it is calibrated already.
         DataError: the data are not here, or are others than it was trained on.
@@ -112,6 +120,7 @@ def calibrate_run(
         raise ExistsError(
             f"{run.best} is calibrated already; replace that with --overwrite, or leave it"
         )
+    result = _result_of(run)
     data = data_of(settings, root)
     trained, panel = record.get("data") or {}, data.prepared.panel
     if trained.get("sha256") != panel.sha256:
@@ -121,4 +130,19 @@ def calibrate_run(
         )
     calibration = calibrate_task(ForecastTask(load_network(run.best)), data)
     store(run.best, calibration)
+    if result is not None:
+        result["conformal"] = summary_of(calibration)
+        write_atomically(run.result, as_json(result))
     return calibration
+
+
+def _result_of(run: RunFolder) -> dict[str, Any] | None:
+    if not run.result.is_file():
+        return None
+    try:
+        return dict(json.loads(run.result.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{run.result} is no result of a run ({error}); bring the one that it wrote, or "
+            "remove it"
+        ) from error

@@ -132,6 +132,25 @@ class Calibration:
         return cls(levels, pairs, scores, windows)
 
 
+def summary_of(calibration: Calibration) -> dict[str, Any]:
+    """Return what ``result.json`` says of a calibration."""
+    finite_L = torch.isfinite(calibration.scores_PLHK).all(dim=(0, 2, 3)).tolist()
+    levels = [level for level, finite in zip(calibration.levels, finite_L, strict=True) if finite]
+    return {
+        "windows": min(calibration.windows),
+        "highest_level": levels[-1] if levels else None,
+        "scores": "absolute residuals"
+        if calibration.pairs == ((0.5, 0.5),)
+        else "outside of " + ", ".join(f"{low:g} to {high:g}" for low, high in calibration.pairs),
+    }
+
+
+def without_intervals(calibration: Calibration, names: Sequence[str]) -> list[str]:
+    """Return the names that have too few validation windows for any level."""
+    has_K = torch.isfinite(calibration.scores_PLHK).all(dim=2).all(dim=0).any(dim=0)
+    return [name for name, has in zip(names, has_K, strict=True) if not has]
+
+
 def calibrate(
     forecast: Callable[[WindowBatch], Forecast],
     windows: Windows,
@@ -152,7 +171,7 @@ def calibrate(
             every second one, or third, and so on, is taken.
         quantiles: levels of the network's quantiles, if it has some.
         series: how many series of one channel there are; 1 for a series of any number of channels.
-        most: only so many windows, the first ones.
+        most: only so many windows: the first ones, or with several series evenly spread ones.
         device: where the network is.
 
     Returns:
@@ -163,6 +182,8 @@ def calibrate(
     channels = windows.values_RC.shape[1]
     size = count * windows.horizon * channels * len(pairs)
     index_W = torch.arange(0, count, max(1, -(-size // _MOST_SCORES)))
+    if series > 1:  # they lie one after the other
+        index_W = index_W * len(windows) // count
     parts = [
         _scores(forecast, windows[part], quantiles, pairs, device)
         for part in index_W.split(_batch_size(windows, channels))

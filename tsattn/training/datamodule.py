@@ -258,6 +258,7 @@ class ForecastData(L.LightningDataModule):
             "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
             **({"whole": True} if self.whole else {}),
+            **({"clock": panel.clock} if panel.clock else {}),
         }
 
     def _loader(

@@ -1,11 +1,9 @@
 """Training once more on all rows, for as many epochs as a validated run found best."""
 
-import json
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,61 +19,17 @@ from tsattn.training.checkpoint import RECORD, describe_network, read_checkpoint
 from tsattn.training.command import TrainingCLI
 from tsattn.training.conformal import RECORD_KEY, Calibration
 from tsattn.training.datamodule import ForecastData, run_seed
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.folder import write_atomically
 from tsattn.training.recipes import recipes_of, with_recipes
-from tsattn.training.reopened import settings_of
 from tsattn.training.result import as_json, environment
 from tsattn.training.saving import SafeCheckpointIO
-
-REFIT = "refit"
+from tsattn.training.validated import REFIT, Validated
 
 
 class WholeData(ForecastData):
     """Data whose rows all are for training, those of validation and test included."""
 
     whole = True
-
-
-@dataclass(frozen=True, eq=False)
-class Validated:
-    """A finished run, as far as training again needs it.
-
-    Attributes:
-        folder: its run folder.
-        epochs: the epoch with the lowest validation loss, counted from 1.
-        record: of its best checkpoint.
-        result: its ``result.json``.
-    """
-
-    folder: RunFolder
-    epochs: int
-    record: Mapping[str, Any]
-    result: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, path: Path) -> "Validated":
-        """Open a run folder.
-
-        Raises:
-            ConfigError: no run folder, one that is not finished, or was refitted itself.
-            CheckpointError: its best checkpoint cannot be read.
-        """
-        folder = RunFolder(path)
-        settings_of(folder)
-        if not folder.result.is_file():
-            raise ConfigError(
-                f"{path} has no {folder.result.name}, so it is not finished; go on with it: tsattn "
-                f"fit --config {folder.config} --ckpt_path last"
-            )
-        content = read_checkpoint(folder.best)
-        record = content[RECORD]
-        if record.get(REFIT):
-            raise ConfigError(
-                f"{path} was itself trained on all rows; refit {record[REFIT]['of']}, which was "
-                "validated"
-            )
-        result = json.loads(folder.result.read_text(encoding="utf-8"))
-        return cls(folder, content["epoch"] + 1, record, result)
 
 
 def refit(
@@ -114,6 +68,7 @@ def refit(
     words = ["fit", "--config", str(validated.folder.config), "--run_dir", str(target)]
     # no validation loss is there to wait for
     words += ["--early_stopping.strict", "false", "--calibrate", "false"]
+    words += ["--trainer.max_time", "null"]  # the epochs are counted
     if data is not None:
         words += ["--data.dataset", str(data), "--data.borders", "[0.7,0.1,0.2]"]
     if ckpt_path is not None:
@@ -137,6 +92,20 @@ class RefitCLI(TrainingCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Leave out validation."""
         return super().instantiate_trainer(**kwargs, limit_val_batches=0)
+
+    def before_fit(self) -> None:
+        """Let steps that the recipe counts last as many epochs as they did of fewer rows."""
+        super().before_fit()
+        loop, windows = self.trainer.fit_loop.epoch_loop, len(self.datamodule.prepared.train)
+        loop.max_steps = self.validated.stretched(loop.max_steps, windows, self._steps_of)
+
+    def _steps_of(self, windows: int) -> int:
+        """Return the steps of an epoch of so many windows."""
+        trainer, size = self.trainer, self.datamodule.batch_size
+        batches, limit = windows // (size * trainer.world_size), trainer.limit_train_batches
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return -(-batches // trainer.accumulate_grad_batches)
 
     def savers(self) -> list[Callback]:
         """Keep the last epoch, and end with the validated run's best one."""

@@ -94,7 +94,8 @@ class DotPlot:
     @property
     def bottom(self) -> float:
         """Where the lines of text below the axis end."""
-        return self.height + LABEL_LINE * (1 + max((one.level + 1 for one in self.lines), default=0))
+        levels = max((one.level + 1 for one in self.lines), default=0)
+        return self.height + LABEL_LINE * (1 + levels)
 
 
 def scores_plot(
