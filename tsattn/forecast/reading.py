@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.frames import LONG_COLUMNS
 from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
-from tsattn.data.frames import LONG_COLUMNS
 from tsattn.data.table import Table
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treated, Treatment
