@@ -78,6 +78,22 @@ def test_what_was_not_observed_does_not_matter(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", EVERY)
+def test_masks_go_with_mixed_precision(case: str) -> None:
+    network, (x, *marks) = built(case).train(), inputs()
+    observed = torch.rand(x.shape) < 0.6
+    observed[0, :, 1] = False
+    observed[1] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        mean = network(x, *marks, observed_BTC=observed).mean
+    assert mean.isfinite().all()
+    if mean.requires_grad:
+        mean.float().square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("case", EVERY)
 def test_gaps_of_one_window_leave_the_others_alone(case: str) -> None:
     network, given = built(case), inputs()
     observed = torch.ones(4, CONTEXT, CHANNELS, dtype=torch.bool)

@@ -72,10 +72,10 @@ def _require_same_times(
     index: pd.DatetimeIndex | pd.PeriodIndex, cells: pd.Series, name: str
 ) -> None:
     try:
-        times = [_stamps(one) for one in (index, pd.Index(cells))]
+        same = np.array_equal(_stamps(index), _stamps(pd.Index(cells)))
     except (ValueError, TypeError, OverflowError):
-        times = []
-    if not times or not np.array_equal(*times):
+        same = False
+    if not same:
         raise DataError(
             f"the frame has its time twice, and differently: an index of timestamps"
             f"{'' if index.name else ' without a name'}, and a column {name!r}; drop the column, "

@@ -114,7 +114,7 @@ def load_panel(
     if info is not None:
         path = require_file(info, root)
         return _untreated(_read_benchmark(path, path.read_bytes(), info), treatment)
-    path = _own_path(dataset)
+    path = _own_path(Path(dataset))
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     info = catalog.find_by_sha256(sha256)
@@ -134,8 +134,8 @@ def _untreated(panel: Panel, treatment: Treatment) -> Panel:
     return replace(panel, notes=(*panel.notes, note))
 
 
-def _own_path(dataset: str | Path) -> Path:
-    path = Path(dataset).expanduser()
+def _own_path(dataset: Path) -> Path:
+    path = dataset.expanduser()
     if path.is_dir():
         raise DataError(
             f"{path} is a folder; expected a CSV file, or a name of the catalog together with "
