@@ -5,9 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tsattn.bench import auto, settings
 from tsattn.bench.auto import PHASES, Comparison, compare, summary, table
+from tsattn.bench.kernels import as_handed_on
 from tsattn.bench.settings import LENGTHS, WIDTHS, Setting, among, corners, grid
 from tsattn.bench.timing import Spread
 from tsattn.errors import ConfigError
@@ -106,3 +109,18 @@ def test_a_slow_place_is_marked_and_summed_up() -> None:
     assert [row[-2:] for row in rows] == [["1.50", "0.50!"]]
     assert summary([fast, slow]).startswith("1 of 2 below the limit")
     assert "0.50, cpu forward, grid, 1x2 heads, length 9, width 64" in summary([fast, slow])
+
+
+def test_previous_scores_lie_as_each_implementation_returns_its_own() -> None:
+    drawn = [torch.randn(3, 2, 5, 5) for _ in range(4)]
+
+    def turning(*qkvp: Tensor) -> tuple[Tensor, Tensor]:
+        return qkvp[0], torch.randn(len(qkvp[3]), 2, 5, 5).transpose(2, 3)
+
+    laid = as_handed_on(turning, drawn)[3]
+    assert (laid.stride(2), laid.stride(3), laid.requires_grad) == (1, 5, True)
+    torch.testing.assert_close(laid.detach(), drawn[3], rtol=0, atol=0)
+    for call in (lambda *x: (x[0], x[3]), lambda *x: x[0]):
+        assert as_handed_on(call, drawn) is drawn
+    three = drawn[:3]
+    assert as_handed_on(turning, three) is three

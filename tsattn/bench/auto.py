@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsattn.bench.ceilings import DTYPES
-from tsattn.bench.kernels import PREPARE
+from tsattn.bench.kernels import PREPARE, as_handed_on
 from tsattn.bench.settings import LIMIT, RESIDUAL_LIMIT, Setting
 from tsattn.bench.timing import Spread, measure, speed_up
 from tsattn.ops import VALUE_ACTIVATIONS, active_attention
@@ -66,7 +66,10 @@ def compare(
         calls = {impl: _ours(setting, impl) for impl in implementations}
         calls["torch"] = _torchs(setting)
         for phase in phases:
-            runs = {name: PREPARE[phase](call, inputs) for name, call in calls.items()}
+            runs = {
+                name: PREPARE[phase](call, as_handed_on(call, inputs))
+                for name, call in calls.items()
+            }
             found = _summarise(setting, phase, measure(runs, rounds))
             if any(one.is_slower for one in found):
                 found = _summarise(setting, phase, measure(runs, _AGAIN * rounds, warm_up=0))
