@@ -229,10 +229,12 @@ import sys
 sys.modules["triton"] = None  # importing it fails
 import torch
 from tsattn.models import EncoderDecoderTransformer, PatchTST
-for network in (PatchTST(3, 48, 12, d_model=16, num_heads=4, d_ff=32, value_activation="tanh"),
-                EncoderDecoderTransformer(3, 48, 12, d_model=16, num_heads=4, d_ff=32)):
+torch.manual_seed(0)
+small = {"d_model": 16, "num_heads": 4, "d_ff": 32, "value_activation": "tanh"}
+for build in (PatchTST, EncoderDecoderTransformer):
     x, marks, future = torch.randn(4, 48, 3), torch.randn(4, 48, 4), torch.randn(4, 12, 4)
     for narrow in (False, True):
+        network = build(3, 48, 12, **small)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
         losses = []
         for _ in range(20):
