@@ -67,8 +67,14 @@ def require_same(
     np.testing.assert_allclose((found - mean) / scale, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("activation", VALUE_ACTIVATIONS)
-@pytest.mark.parametrize("build", [patchtst, transformer])
+@pytest.mark.parametrize(
+    ("build", "activation"),
+    [(patchtst, name) for name in VALUE_ACTIVATIONS]
+    + [
+        pytest.param(transformer, name, marks=() if name == "tanh" else pytest.mark.slow)
+        for name in VALUE_ACTIVATIONS
+    ],
+)
 def test_every_activation_and_batch_size_agrees_with_the_network(
     trained: Trained, tmp_path: Path, build: Callable[..., ForecastNetwork], activation: str
 ) -> None:
