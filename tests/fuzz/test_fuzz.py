@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.running import _call, _judge, prepare
@@ -55,17 +56,17 @@ def test_an_error_of_somebody_elses_is_a_crash(
 def test_an_output_that_is_none_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    def write(path: Path, _: object) -> None:
+    def write(given: Namespace, *_: object) -> None:
         if text:
-            path.write_text(text)
+            given.out.write_text(text)
 
     monkeypatch.setattr(command, "_write", write)
     assert judged(tmp_path) == "bad output"
 
 
 def test_a_changed_input_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(path: Path, _: object) -> None:
-        (path.parent / "data.csv").write_text("gone")
+    def spoil(given: Namespace, *_: object) -> None:
+        given.out.with_name("data.csv").write_text("gone")
 
     monkeypatch.setattr(command, "_write", spoil)
     assert judged(tmp_path) == "replaced"

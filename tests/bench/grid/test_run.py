@@ -15,7 +15,7 @@ from tsattn.bench.grid.kept import read_weights
 from tsattn.bench.rows import read_rows
 from tsattn.cli import main
 
-SLOWER = with_overrides(trainer__max_epochs=60, early_stopping__patience=100)
+SLOWER = with_overrides(trainer__max_epochs=120, early_stopping__patience=200)
 
 
 def until(happened: Callable[[], bool]) -> None:
@@ -52,7 +52,7 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
     for status, out in map(end, [run("straight", "1"), run("straight", "1")]):
         assert status == 0, out
     for log in (tmp_path / "straight-cache").glob("cells/*/log.txt"):
-        assert log.read_text(encoding="utf-8").count("epoch 1/60") == 1, "it was trained twice"
+        assert log.read_text(encoding="utf-8").count("epoch 1/120") == 1, "it was trained twice"
 
     cache = tmp_path / "killed-cache"
     killed = run("killed")
@@ -78,7 +78,7 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
     assert comparable(one / "patchtst.csv") == comparable(other / "patchtst.csv")
     for log in cache.glob("cells/*/log.txt"):
         text = log.read_text(encoding="utf-8")
-        assert text.count("epoch 1/60") == 1, "it began anew"
+        assert text.count("epoch 1/120") == 1, "it began anew"
         assert text.count(": process ") == 3
     kept = sorted(path.name for path in (one / "checkpoints" / "patchtst").iterdir())
     assert len(kept) == 2
