@@ -141,6 +141,10 @@ BAD_FILES = {
         lines_of("date,a", "2020-01-01T00:00:00Z,1", "2020-01-01T01:00:00,2"),
         ["some timestamps have a UTC offset and others none"],
     ),
+    "an offset beyond a day": (
+        lines_of("date,a", "2020-01-01T00:00:00+99:99,1", "2020-01-01T01:00:00+99:99,2"),
+        ["no timestamp in lines 2, 3: '2020-01-01T00:00:00+99:99'"],
+    ),
     "thousand or fraction after a comma": (
         lines_of("date;a", "2020-01-01;1,234", "2020-01-02;2,345"),
         ["'1,234' (line 2, column 'a')", "--data.decimal ,", "--data.decimal ."],

@@ -220,11 +220,12 @@ def spoil_weights(data: bytes, draw: random.Random, folder: Path) -> bytes:
     content = _content(data)
     name = draw.choice(list(content["state_dict"]))
     old = content["state_dict"][name]
+    floating = old if old.is_floating_point() else old.float()  # a norm counts its batches
     new = draw.choice(
         (
-            torch.full_like(old, float("nan")),
-            torch.full_like(old, float("inf")),
-            torch.full_like(old, 3e38),
+            torch.full_like(floating, float("nan")),
+            torch.full_like(floating, float("inf")),
+            torch.full_like(floating, 3e38),
             old.double(),
             old.half(),
             old.long(),

@@ -268,7 +268,9 @@ def _clock(
             f"{label}: some timestamps have a UTC offset and others none; write all of them alike"
         )
     offset = zone.where(~zone.str.upper().isin(["Z", "UTC"]), "+00:00").str.replace(":", "")
-    minutes = offset.str.slice(1, 3).astype(int) * 60 + offset.str.slice(3, 5).astype(int)
+    hours, rest = offset.str.slice(1, 3).astype(int), offset.str.slice(3, 5).astype(int)
+    clock = np.where((hours < 24) & (rest < 60), clock, np.timedelta64("NaT", "us"))
+    minutes = hours * 60 + rest
     signed = np.where(offset.str.startswith("-"), -minutes, minutes)
     if offset.nunique() == 1:
         note = f"UTC offset {zone.iloc[0]} is dropped: times stay as written"
