@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from tsattn.data.catalog import CATALOG
@@ -174,7 +173,7 @@ def _intervals(record: Mapping[str, Any], trained: Trained) -> str:
     if record.get(RECORD_KEY) is None:
         return ""
     calibration = Calibration.of(record[RECORD_KEY])
-    finite_LK = torch.isfinite(calibration.scores_PLHK).all(dim=2).all(dim=0)
+    finite_LK = calibration.finite_levels
     has_K = finite_LK.any(dim=0)
     if not has_K.any():
         return "There were too few validation windows for intervals of any level."

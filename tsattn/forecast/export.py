@@ -1,6 +1,5 @@
 """From a run to the exchange format: written beside its place, and moved there once it is whole."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -115,11 +114,11 @@ def _source(source: Path) -> tuple[Path, dict[str, Any] | None]:
     if not run.result.is_file():
         return run.best, None
     try:
-        result = json.loads(run.result.read_text(encoding="utf-8"))
+        result = run.read_result()
         test = result["test"] if "refit_of" not in result else result["validated"]["test"]
         if not {"mse", "mae", "windows_scored"} <= test.keys():
             raise ValueError("it has no scores")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{run.result} is no result of a run ({error}); export the checkpoint alone: {run.best}"
         ) from error

@@ -1,6 +1,5 @@
 """Calibration of a run's best checkpoint on its validation windows, and where it is kept."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def calibrate_run(
         raise ExistsError(
             f"{run.best} is calibrated already; replace that with --overwrite, or leave it"
         )
-    result = _result_of(run)
+    result = run.read_result() if run.result.is_file() else None
     data = data_of(settings, root)
     trained, panel = record.get("data") or {}, data.prepared.panel
     if trained.get("sha256") != panel.sha256:
@@ -134,15 +133,3 @@ def calibrate_run(
         result["conformal"] = summary_of(calibration)
         write_atomically(run.result, as_json(result))
     return calibration
-
-
-def _result_of(run: RunFolder) -> dict[str, Any] | None:
-    if not run.result.is_file():
-        return None
-    try:
-        return dict(json.loads(run.result.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{run.result} is no result of a run ({error}); bring the one that it wrote, or "
-            "remove it"
-        ) from error

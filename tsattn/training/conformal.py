@@ -65,6 +65,11 @@ class Calibration:
     scores_PLHK: Tensor
     windows: tuple[int, ...]
 
+    @property
+    def finite_levels(self) -> Tensor:
+        """Which levels have a score of every step, for each name: levels x names."""
+        return torch.isfinite(self.scores_PLHK).all(dim=2).all(dim=0)
+
     def pair_for(self, level: float) -> int:
         """Return the place of the pair whose own level is nearest, the wider one of two."""
         distances = [round(abs(100 * (high - low) - level), 6) for low, high in self.pairs]
@@ -134,7 +139,7 @@ class Calibration:
 
 def summary_of(calibration: Calibration) -> dict[str, Any]:
     """Return what ``result.json`` says of a calibration."""
-    finite_L = torch.isfinite(calibration.scores_PLHK).all(dim=(0, 2, 3)).tolist()
+    finite_L = calibration.finite_levels.all(dim=1).tolist()
     levels = [level for level, finite in zip(calibration.levels, finite_L, strict=True) if finite]
     return {
         "windows": min(calibration.windows),
@@ -147,7 +152,7 @@ def summary_of(calibration: Calibration) -> dict[str, Any]:
 
 def without_intervals(calibration: Calibration, names: Sequence[str]) -> list[str]:
     """Return the names that have too few validation windows for any level."""
-    has_K = torch.isfinite(calibration.scores_PLHK).all(dim=2).all(dim=0).any(dim=0)
+    has_K = calibration.finite_levels.any(dim=0)
     return [name for name, has in zip(names, has_K, strict=True) if not has]
 
 

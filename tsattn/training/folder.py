@@ -1,10 +1,12 @@
 """The folder of one run: what lies where, and when it may be written."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tsattn.errors import ExistsError
+from tsattn.errors import ConfigError, ExistsError
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,20 @@ class RunFolder:
     def result(self) -> Path:
         """Scores and everything that makes them trustworthy."""
         return self.path / "result.json"
+
+    def read_result(self) -> dict[str, Any]:
+        """Return what ``result.json`` says.
+
+        Raises:
+            ConfigError: it holds something else.
+        """
+        try:
+            return dict(json.loads(self.result.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{self.result} is no result of a run ({error}); bring the one that it wrote, or "
+                "remove it"
+            ) from error
 
     @property
     def forecast_picture(self) -> Path:

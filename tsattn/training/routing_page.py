@@ -1,7 +1,6 @@
 """One page on what a run's mixtures of experts did; it loads nothing from elsewhere."""
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -73,7 +72,7 @@ def finished_run(folder: RunFolder) -> FinishedRun:
             f"the run in {folder.path} is not finished: it has no {folder.result.name}; go on with "
             f"it by tsattn fit --config {folder.config} --ckpt_path last"
         )
-    result = json.loads(folder.result.read_text(encoding="utf-8"))
+    result = folder.read_result()
     if "moe" not in result:
         raise ConfigError(
             f"the {result['network']['class']} in {folder.path} has no mixtures of experts, so "

@@ -1,6 +1,5 @@
 """A finished run that was validated, as far as training again needs it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +73,11 @@ class Validated:
 
 def _result_of(folder: RunFolder) -> Mapping[str, Any]:
     """Return ``result.json``; what a refit takes from it is there."""
-    try:
-        result = json.loads(folder.result.read_text(encoding="utf-8"))
-        lacking = [key for key in _NEEDED if key not in result]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{folder.result} is no result of a run ({error}); take another"
-        ) from error
-    if not isinstance(result, dict) or lacking:
+    result = folder.read_result()
+    lacking = [key for key in _NEEDED if key not in result]
+    if lacking:
         raise ConfigError(
             f"{folder.result} is no result of a run that was tested: it lacks "
-            f"{', '.join(lacking) or 'everything'}; train it again with tsattn fit"
+            f"{', '.join(lacking)}; train it again with tsattn fit"
         )
     return result
