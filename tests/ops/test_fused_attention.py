@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.budget import assert_within_budget
+from tests.budget import FACTOR, assert_within_budget
 from tests.calls import Calls
 from tests.ops.attention_cases import Case
 from tsattn.ops import active_attention, build
@@ -156,6 +156,50 @@ def test_scores_of_bfloat16_are_read_and_written_as_they_lie(sizes: tuple[int, i
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("handed_on", [False, True])
+def test_one_plane_of_scores_is_kept(dtype: torch.dtype, handed_on: bool) -> None:
+    """The sum that is handed on, where it is not rounded; else the scores that were added."""
+    case = Case(prev_scores=True)
+    q, k, v, prev = (t.requires_grad_() for t in case.inputs(dtype).values())
+    kept: list[tuple[torch.Size, int]] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append((tensor.shape, tensor.data_ptr()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = active_attention(q, k, v, prev_scores=prev, return_scores=handed_on, impl="cpu")
+    planes = {pointer for shape, pointer in kept if shape == prev.shape}
+    is_sum = isinstance(result, tuple) and dtype == torch.float32
+    assert planes == {result[1].data_ptr() if is_sum else prev.data_ptr()}
+
+
+def test_scores_that_were_changed_after_they_were_handed_on_are_noticed() -> None:
+    q, k, v, prev = (
+        t.requires_grad_() for t in Case(prev_scores=True).inputs(torch.float32).values()
+    )
+    output, scores = active_attention(q, k, v, prev_scores=prev, return_scores=True, impl="cpu")
+    with torch.no_grad():
+        scores.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("handed_on", [False, True])
+@pytest.mark.parametrize("width", [3, 8, 9])
+@pytest.mark.parametrize("queries", [1, 5, 17, 41])
+def test_lanes_behind_the_last_query_add_nothing(queries: int, width: int, handed_on: bool) -> None:
+    """What they hold overflows here: scores in the hundreds, whose largest is far below zero."""
+    case = Case(
+        queries=queries, keys=20, width=width, prev_scores=True, return_scores=handed_on
+    )  # fmt: skip
+    inputs = case.inputs(torch.float32)
+    inputs["q"] *= 100
+    inputs["prev_scores"] -= 1000
+    assert_within_budget(case.implementation("cpu"), case.plain, inputs, factor=2 * FACTOR)
+
+
 def test_previous_scores_of_float32_keep_their_precision_beside_bfloat16() -> None:
     q, k, v, prev = (
         torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(i))
@@ -244,21 +288,22 @@ def test_the_backward_pass_keeps_nothing_of_the_size_of_the_weights(
 ) -> None:
     case = Case(queries=96, width=2, prev_scores=prev_scores)
     tensors = {name: t.requires_grad_() for name, t in case.inputs(torch.float32).items()}
-    own = {t.data_ptr() for t in tensors.values()}
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in own:
-            kept.append(tensor)
+        kept.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        active_attention(
+        result = active_attention(
             tensors["q"], tensors["k"], tensors["v"], prev_scores=tensors.get("prev_scores"),
             return_scores=return_scores, dropout_p=P, impl="cpu",
         )  # fmt: skip
-    assert kept
-    assert max(t.numel() for t in kept) <= tensors["q"].numel()
+    handed_on = [result[1]] if isinstance(result, tuple) else []
+    there = {t.data_ptr() for t in (*tensors.values(), *handed_on)}
+    of_its_own = [t for t in kept if t.data_ptr() not in there]
+    assert of_its_own
+    assert max(t.numel() for t in of_its_own) <= tensors["q"].numel()
 
 
 def test_a_chain_of_layers_hands_scores_and_gradients_on() -> None:
@@ -318,7 +363,8 @@ def test_opcheck_finds_nothing() -> None:
             torch.ops.tsattn.attention_backward.default,
             (
                 torch.randn_like(output), torch.randn_like(scores) if args[8] else None,
-                *plain[:6], output, stats, args[6], args[7], *args[9:], args[3] is not None, False,
+                *plain[:6], output, stats, args[6], args[7], *args[9:], False, args[3] is not None,
+                False,
             ),
             test_utils=("test_schema", "test_faketensor"),
         )  # fmt: skip

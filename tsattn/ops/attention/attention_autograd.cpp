@@ -24,8 +24,14 @@ class Attention : public Function<Attention> {
         q, k, v, prev, bias, seed, activation, causal, return_scores, dropout_p, scale);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({stats});
+    // The sum with earlier scores, which is handed on, saves computing it again: one plane is kept
+    // in either case. Not where bfloat16 has rounded it.
+    const bool has_scores =
+        prev.has_value() && return_scores && scores.scalar_type() == at::kFloat;
     ctx->save_for_backward(
-        {q, k, v, or_undefined(prev), or_undefined(bias), or_undefined(seed), output, stats});
+        {q, k, v, has_scores ? scores : or_undefined(prev), or_undefined(bias),
+         or_undefined(seed), output, stats});
+    ctx->saved_data["has_scores"] = has_scores;
     ctx->saved_data["activation"] = activation;
     ctx->saved_data["causal"] = causal;
     ctx->saved_data["return_scores"] = return_scores;
@@ -41,7 +47,8 @@ class Attention : public Function<Attention> {
     static const auto compute = find<std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>(
         const Tensor&, const OptionalTensor&, const Tensor&, const Tensor&, const Tensor&,
         const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&,
-        const Tensor&, int64_t, bool, double, double, bool, bool)>("tsattn::attention_backward");
+        const Tensor&, int64_t, bool, double, double, bool, bool, bool)>(
+        "tsattn::attention_backward");
     const auto saved = ctx->get_saved_variables();
     auto& settings = ctx->saved_data;
     const bool need_prev = settings["need_prev"].toBool();
@@ -52,7 +59,8 @@ class Attention : public Function<Attention> {
         grad, optional(from_scores), saved[0], saved[1], saved[2], optional(saved[3]),
         optional(saved[4]), optional(saved[5]), saved[6], saved[7],
         settings["activation"].toInt(), settings["causal"].toBool(),
-        settings["dropout_p"].toDouble(), settings["scale"].toDouble(), need_prev, need_bias);
+        settings["dropout_p"].toDouble(), settings["scale"].toDouble(),
+        settings["has_scores"].toBool(), need_prev, need_bias);
     return {
         grad_q, grad_k, grad_v, need_prev ? grad_prev : Tensor(),
         need_bias ? grad_bias.sum_to_size(saved[4].sizes()) : Tensor(), Tensor(), Tensor(),

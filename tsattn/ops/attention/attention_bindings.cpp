@@ -62,10 +62,11 @@ Tensor empty_heads(const Tensor& like, int64_t length, int64_t width) {
 }
 
 // Fetching a fresh plane of many megabytes page by page takes longer than filling it: ask for large
-// pages. It is a wish, and the same plane without them. Below 32 MiB glibc keeps freed memory instead.
+// pages, which are also found faster than small ones when the plane is read. It is a wish, and the
+// same plane without them.
 void prefer_large_pages(const Tensor& x) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kLeast = uintptr_t{32} << 20;
+  constexpr uintptr_t kLeast = uintptr_t{4} << 20; // two of them
   if (x.nbytes() < kLeast) {
     return;
   }
@@ -209,7 +210,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
     const Tensor& grad_out, const OptionalTensor& grad_scores, const Tensor& q, const Tensor& k,
     const Tensor& v, const OptionalTensor& prev, const OptionalTensor& bias,
     const OptionalTensor& seed, const Tensor& out, const Tensor& stats, int64_t activation,
-    bool causal, double dropout_p, double scale, bool need_prev, bool need_bias) {
+    bool causal, double dropout_p, double scale, bool has_scores, bool need_prev, bool need_bias) {
   const Inputs in = prepare(q, k, v, prev, bias, seed, activation, causal, dropout_p, scale);
   TORCH_CHECK(
       grad_out.sizes() == out.sizes() && grad_out.scalar_type() == q.scalar_type() &&
@@ -236,6 +237,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
   const auto run = [&]<class T>() {
     tsattn::BackwardProblem<T> p;
     fill(p, in, stats);
+    p.has_scores = has_scores;
     p.out = view<T>(o);
     p.grad_out = view<T>(go);
     p.grad_scores = plane(gs);

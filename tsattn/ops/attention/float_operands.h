@@ -24,14 +24,19 @@ inline Rows keys_of(const Problem<T>& p, int64_t b, int64_t n, float* buffer) {
   return {buffer, p.width};
 }
 
-// Values of one head [keys, value width] after the activation.
+// Values of one head [keys, value width] after the activation, and its derivatives if asked for.
 template <class T>
-inline Rows values_of(const Problem<T>& p, int64_t b, int64_t n, float* buffer) {
+inline Rows values_of(const Problem<T>& p, int64_t b, int64_t n, float* buffer, float* slopes) {
   if (p.activation == Activation::kIdentity) {
     return as_floats(p.v.at(b, n), p.v.row, p.keys, p.value_width, buffer);
   }
   pack(p.v.at(b, n), p.v.row, p.keys, p.value_width, buffer);
-  activate(p.activation, buffer, buffer, p.keys * p.value_width);
+  const int64_t size = p.keys * p.value_width;
+  if (slopes != nullptr) {
+    activate_and_differentiate(p.activation, buffer, buffer, slopes, size);
+  } else {
+    activate(p.activation, buffer, buffer, size);
+  }
   return {buffer, p.value_width};
 }
 
@@ -70,11 +75,11 @@ class FloatOperands {
         row_(scratch.take(kLanes * std::max(p.width, p.value_width))),
         problem_(p) {}
 
-  void start(int64_t b, int64_t n) {
+  void start(int64_t b, int64_t n, float* slopes = nullptr) {
     b_ = b;
     n_ = n;
     k_ = keys_of(problem_, b, n, keys_);
-    v_ = values_of(problem_, b, n, values_);
+    v_ = values_of(problem_, b, n, values_, slopes);
   }
 
   void start_queries(int64_t q0, int64_t count, int64_t ld) {

@@ -68,7 +68,7 @@ class FloatBackward : public FloatOperands<T> {
     const int64_t padded = round_up(p.keys, kLanes);
     return FloatOperands<T>::floats(p) + Scratch::size(p.keys * p.value_width + kLanes) +
         Scratch::size(kTile * p.width) + 2 * Scratch::size(kTile * p.value_width) +
-        Scratch::size(padded * p.width) + Scratch::size(padded * p.value_width) +
+        Scratch::size(padded * p.width) + 2 * Scratch::size(padded * p.value_width) +
         2 * Scratch::size(kTile * kTile) + Scratch::size(kTile * p.width) + Scratch::size(p.width);
   }
 
@@ -78,7 +78,8 @@ class FloatBackward : public FloatOperands<T> {
         padded_(round_up(p.keys, kLanes)),
         weights_(weights),
         grads_(grads),
-        grad_values_(scratch.take(p.keys * p.value_width + kLanes)),
+        slopes_(scratch.take(p.keys * p.value_width + kLanes)),
+        slopes_t_(scratch.take(padded_ * p.value_width)),
         grad_query_(scratch.take(kTile * p.width)),
         grad_out_(scratch.take(kTile * p.value_width)),
         out_(scratch.take(kTile * p.value_width)),
@@ -90,7 +91,7 @@ class FloatBackward : public FloatOperands<T> {
         mean_key_(scratch.take(p.width)) {}
 
   void start(int64_t b, int64_t n) {
-    FloatOperands<T>::start(b, n);
+    FloatOperands<T>::start(b, n, slopes_);
     start_grad_keys();
     std::fill_n(grad_v_, padded_ * p_.value_width, 0.0f);
     if (p_.keys > kTile && !weighs_keys()) {
@@ -154,10 +155,19 @@ class FloatBackward : public FloatOperands<T> {
           this->k_.data + k0 * this->k_.ld, 1, this->k_.ld, p_.width, weights_, ld, keys,
           Into<R, true>{weighted_keys_, ld});
     }
+#if defined(CPU_CAPABILITY_AVX512)
+    if (std::max(p_.width, p_.value_width) <= kNarrow) {
+      add_lane_products<R>(grad_out_, p_.value_width, weights_, keys, grad_v_ + k0, padded_);
+      add_lane_products<R>(this->query_, p_.width, grads_, keys, grad_k_ + k0, padded_);
+      return;
+    }
+#endif
     with_vectors(keys, [&]<int S>() {
       constexpr int64_t ldt = S * kLanes;
-      transpose(weights_, ld, keys, count, weights_t_, ldt);
-      transpose(grads_, ld, keys, count, grads_t_, ldt);
+      // Whole steps of a transposition; what lies behind the last key lands behind the last key.
+      const int64_t queries = round_up(count, 4);
+      transpose(weights_, ld, ldt, queries, weights_t_, ldt);
+      transpose(grads_, ld, ldt, queries, grads_t_, ldt);
       product<S>(
           grad_out_, ld, 1, p_.value_width, weights_t_, ldt, count,
           Into<S, true>{grad_v_ + k0, padded_});
@@ -200,20 +210,22 @@ class FloatBackward : public FloatOperands<T> {
       from += width * padded_;
     }
     const int64_t width = p_.value_width;
-    T* to = p_.grad_v.at(this->b_, this->n_);
-    if (p_.activation == Activation::kIdentity) {
-      unpack(grad_v_, padded_, p_.keys, width, 1.0f, to, p_.grad_v.row, this->row_);
-      return;
+    if (p_.activation != Activation::kIdentity) {
+      transpose(slopes_, width, p_.keys, width, slopes_t_, padded_);
+      for (float *at = grad_v_, *by = slopes_t_; at < grad_v_ + width * padded_;
+           at += kLanes, by += kLanes) {
+        (Vec::loadu(at) * Vec::loadu(by)).store(at);
+      }
     }
-    unpack(grad_v_, padded_, p_.keys, width, 1.0f, grad_values_, width, this->row_);
-    pack(p_.v.at(this->b_, this->n_), p_.v.row, p_.keys, width, this->values_);
-    multiply_slope(p_.activation, this->values_, grad_values_, p_.keys * width);
-    for (int64_t key = 0; key < p_.keys; ++key) {
-      narrow(grad_values_ + key * width, to + key * p_.grad_v.row, width);
-    }
+    unpack(
+        grad_v_, padded_, p_.keys, width, 1.0f, p_.grad_v.at(this->b_, this->n_), p_.grad_v.row,
+        this->row_);
   }
 
  private:
+  // Sums across lanes for so few rows cost less than transposing weights and gradients.
+  static constexpr int64_t kNarrow = 8;
+
   // The product P K takes narrow heads a tenth of their time, and wide ones a fifth: where they have
   // the mean key instead.
   bool weighs_keys() const { return p_.width <= 32; }
@@ -266,8 +278,8 @@ class FloatBackward : public FloatOperands<T> {
 
   const BackwardProblem<T>& p_;
   int64_t padded_;
-  float *weights_, *grads_, *grad_values_, *grad_query_, *grad_out_, *out_, *grad_k_, *grad_v_,
-      *weights_t_, *grads_t_, *weighted_keys_, *mean_key_;
+  float *weights_, *grads_, *slopes_, *slopes_t_, *grad_query_, *grad_out_, *out_, *grad_k_,
+      *grad_v_, *weights_t_, *grads_t_, *weighted_keys_, *mean_key_;
 };
 
 } // namespace CPU_CAPABILITY

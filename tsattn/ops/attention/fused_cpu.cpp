@@ -68,6 +68,8 @@ class ForwardHead {
   }
 
  private:
+  static constexpr int64_t kAhead = 32; // rows of planes asked for before they are wanted
+
   template <int R, bool kCausal>
   void plain_scores(int64_t q0, int64_t keys, Vec (&largest)[R]) {
     float* scores = scores_;
@@ -90,6 +92,8 @@ class ForwardHead {
     const TileOut out(p_.scores, b_, n_, q0, 0);
     for (int64_t key = 0; key < keys; ++key) {
       float* row = scores_ + key * ld;
+      prev.fetch<R>(key + kAhead);
+      out.fetch<R>(key + kAhead);
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
         Vec s = Vec::loadu(row + r * kLanes);

@@ -74,6 +74,7 @@ struct FactorGradients {
 template <class T>
 struct BackwardProblem : Problem<T> {
   HeadsView<const T> out, grad_out;
+  bool has_scores = false; // `prev` is the scores themselves, products and all
   PlaneView grad_scores; // any strides
   std::vector<FactorGradients<T>> grads; // of each factor
   HeadsView<T> grad_v;

@@ -32,7 +32,7 @@ torch.library.define(
     "tsattn::attention_backward",
     "(Tensor grad_output, Tensor? grad_scores, Tensor q, Tensor k, Tensor v, Tensor? prev_scores, "
     "Tensor? bias, Tensor? seed, Tensor output, Tensor stats, int activation, bool is_causal, "
-    "float dropout_p, float scale, bool need_prev, bool need_bias) "
+    "float dropout_p, float scale, bool has_scores, bool need_prev, bool need_bias) "
     "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v, Tensor grad_prev, Tensor grad_bias)",
     tags=_TAGS,
 )
@@ -112,7 +112,7 @@ def _forward_fake(
 def _backward_fake(
     grad_output: Tensor, grad_scores: Any, q: Tensor, k: Tensor, v: Tensor, prev_scores: Any,
     bias: Any, seed: Any, output: Tensor, stats: Tensor, activation: int, is_causal: bool,
-    dropout_p: float, scale: float, need_prev: bool, need_bias: bool,
+    dropout_p: float, scale: float, has_scores: bool, need_prev: bool, need_bias: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     heads = (_heads_like(x, x.shape[2], x.shape[3]) for x in (q, k, v))
     grad_prev = _plane_like(

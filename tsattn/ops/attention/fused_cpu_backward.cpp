@@ -55,11 +55,16 @@ class BackwardHead {
       if (skip && k0 >= q0 + count) {
         break;
       }
-      weigh_again<R>(q0, count, k0, keys, tail, largest, inverse);
+      const Planes planes{
+          {p_.prev, b_, n_, q0, count, k0, keys, prev_, R * kLanes},
+          {p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, R * kLanes},
+          {p_.grad_prev, b_, n_, q0, k0},
+          {p_.grad_bias, b_, n_, q0, k0}};
+      weigh_again<R>(planes, q0, k0, keys, tail, largest, inverse);
       if (p_.dropout.on) {
-        differentiate<R, true>(q0, count, k0, keys, tail, delta, rest);
+        differentiate<R, true>(planes, k0, keys, tail, delta, rest);
       } else {
-        differentiate<R, false>(q0, count, k0, keys, tail, delta, rest);
+        differentiate<R, false>(planes, k0, keys, tail, delta, rest);
       }
       products_.template accumulate<R>(count, k0, keys);
     }
@@ -82,126 +87,137 @@ class BackwardHead {
     }
     const float* stats = p_.stats + (b_ * p_.heads + n_) * p_.queries + q0;
     const float* inverses = stats + p_.batch * p_.heads * p_.queries;
+    const Vec huge(std::numeric_limits<float>::max());
+    const Vec no_query = huge - tail.only(huge); // weights behind the last query are zero
     for (int r = 0; r < R; ++r) {
       const int64_t at = r * kLanes;
-      largest[r] = r < R - 1 ? Vec::loadu(stats + at) : tail.load(stats + at);
+      largest[r] = r < R - 1 ? Vec::loadu(stats + at) : tail.load(stats + at) + no_query;
       inverse[r] = r < R - 1 ? Vec::loadu(inverses + at) : tail.load(inverses + at);
     }
   }
 
+  // The planes of one block: scores, where gradients come from, where they go.
+  struct Planes {
+    TilePlane scores, grad_scores;
+    TileOut grad_prev, grad_bias;
+    bool take_gradients() const { return grad_scores || grad_prev || grad_bias; }
+  };
+
   // weights_ becomes P.
   template <int R>
   void weigh_again(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail,
+      const Planes& planes, int64_t q0, int64_t k0, int64_t keys, const Tail& tail,
       const Vec (&largest)[R], const Vec (&inverse)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    if (p_.prev.data == nullptr && p_.bias.data == nullptr) {
-      const bool diagonal = p_.causal && k0 + keys > q0;
-      products_.template scores<R>(k0, keys, [&](int64_t key, const Vec(&s)[R]) {
-#pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) {
-          const Vec x = diagonal ? only_past(s[r], q0 + r * kLanes, k0 + key) : s[r];
-          (exp(x - largest[r]) * inverse[r]).store(weights_ + key * ld + r * kLanes);
-        }
-      });
-      return;
-    }
-    products_.template scores<R>(k0, keys, Into<R>{weights_, ld});
-    const TilePlane prev(p_.prev, b_, n_, q0, count, k0, keys, prev_, ld);
     const float* bias = p_.bias.floats(b_, n_);
-    for (int64_t key = 0; key < keys; ++key) {
+    const bool diagonal = p_.causal && k0 + keys > q0;
+    const auto weigh = [&]<bool kMore>(int64_t key, const Vec(&of)[R], std::bool_constant<kMore>) {
+      if constexpr (kMore) { // what `differentiate` wants next
+        planes.grad_scores.template fetch<R>(key);
+        planes.grad_prev.template fetch<R>(key);
+      }
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
-        float* weight = weights_ + key * ld + r * kLanes;
-        Vec s = Vec::loadu(weight);
-        if (prev) {
-          s = s + prev.load<R>(key, r, tail);
+        Vec s = of[r];
+        if (kMore && planes.scores) {
+          s = s + planes.scores.template load<R>(key, r, tail);
         }
-        if (bias != nullptr) {
+        if (kMore && bias != nullptr) {
           const float* at = bias + (k0 + key) * p_.bias.key + (q0 + r * kLanes) * p_.bias.query;
           s = s + (p_.bias.query == 0 ? Vec(*at) : r < R - 1 ? Vec::loadu(at) : tail.load(at));
         }
-        if (p_.causal) {
+        if (diagonal) {
           s = only_past(s, q0 + r * kLanes, k0 + key);
         }
-        (exp(s - largest[r]) * inverse[r]).store(weight);
+        (exp(s - largest[r]) * inverse[r]).store(weights_ + (key * R + r) * kLanes);
       }
+    };
+    if (p_.has_scores) {
+      Vec zeros[R];
+      std::fill_n(zeros, R, Vec(0.0f));
+      for (int64_t key = 0; key < keys; ++key) {
+        weigh(key, zeros, std::true_type());
+      }
+    } else if (planes.scores || bias != nullptr) {
+      products_.template scores<R>(
+          k0, keys, [&](int64_t key, const Vec(&s)[R]) { weigh(key, s, std::true_type()); });
+    } else {
+      products_.template scores<R>(
+          k0, keys, [&](int64_t key, const Vec(&s)[R]) { weigh(key, s, std::false_type()); });
     }
   }
 
   // Hands M P and dS to the products, and adds P (dP - D) to `rest`; weights_ holds P.
   template <int R, bool kDrop>
   void differentiate(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
+      const Planes& planes, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
       Vec (&rest)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const bool plain = !exact_ && p_.grad_scores.data == nullptr &&
-        p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
-    if (plain) {
-      products_.template grad_weights<R>(k0, keys, [&](int64_t key, const Vec(&dp)[R]) {
+    const auto each_key = [&]<bool kPlanes>(const Vec(&d)[R], std::bool_constant<kPlanes>) {
+      return [&](int64_t key, const Vec(&dp)[R]) {
+        if constexpr (kPlanes) { // the next block's
+          planes.scores.template fetch<R>(key + keys);
+        }
         Vec weights[R], grads[R];
 #pragma GCC unroll 3
         for (int r = 0; r < R; ++r) {
-          const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
-          weights[r] = dropped<kDrop>(p, k0 + key, r);
-          grads[r] = p * (dropped<kDrop>(dp[r], k0 + key, r) - delta[r]);
+          const Vec p = Vec::loadu(weights_ + key * R * kLanes + r * kLanes);
+          grads[r] = p * (dropped<kDrop>(dp[r], k0 + key, r) - d[r]);
           rest[r] = rest[r] + grads[r];
+          if constexpr (kPlanes) {
+            grads[r] = through<R>(planes, key, r, tail, grads[r]);
+          }
+          weights[r] = dropped<kDrop>(p, k0 + key, r);
         }
         products_.template put_weights<R, kDrop>(key, weights);
         products_.template put_grads<R>(key, grads);
-      });
-      return;
-    }
-    Vec sums[R];
+      };
+    };
+    if (exact_) {
+      Vec sums[R];
+      weigh_gradients<R, kDrop>(k0, keys, sums);
+      const auto finish = each_key(sums, std::true_type());
+      for (int64_t key = 0; key < keys; ++key) {
+        Vec dp[R];
 #pragma GCC unroll 3
-    for (int r = 0; r < R; ++r) {
-      sums[r] = exact_ ? Vec(0.0f) : delta[r];
+        for (int r = 0; r < R; ++r) {
+          dp[r] = Vec::loadu(grads_ + key * R * kLanes + r * kLanes);
+        }
+        finish(key, dp);
+      }
+    } else if (planes.take_gradients()) {
+      products_.template grad_weights<R>(k0, keys, each_key(delta, std::true_type()));
+    } else {
+      products_.template grad_weights<R>(k0, keys, each_key(delta, std::false_type()));
     }
+  }
+
+  // grads_ becomes dP, and sums D from P and dP: free of the rounding of the output.
+  template <int R, bool kDrop>
+  void weigh_gradients(int64_t k0, int64_t keys, Vec (&sums)[R]) {
+    std::fill_n(sums, R, Vec(0.0f));
     products_.template grad_weights<R>(k0, keys, [&](int64_t key, const Vec(&dp)[R]) {
 #pragma GCC unroll 3
       for (int r = 0; r < R; ++r) {
-        const int64_t at = key * ld + r * kLanes;
+        const int64_t at = (key * R + r) * kLanes;
         const Vec x = dropped<kDrop>(dp[r], k0 + key, r);
-        if (exact_) { // D from P and dP: free of the rounding of the output
-          sums[r] = at::vec::fmadd(Vec::loadu(weights_ + at), x, sums[r]);
-        }
-        x.store(grads_ + at);
+        sums[r] = at::vec::fmadd(Vec::loadu(weights_ + at), x, sums[r]);
+        dp[r].store(grads_ + at);
       }
     });
-    finish_gradients<R, kDrop>(q0, count, k0, keys, tail, sums, rest);
   }
 
-  // The same where grads_ holds M dP.
-  template <int R, bool kDrop>
-  void finish_gradients(
-      int64_t q0, int64_t count, int64_t k0, int64_t keys, const Tail& tail, const Vec (&sums)[R],
-      Vec (&rest)[R]) {
-    constexpr int64_t ld = R * kLanes;
-    const TilePlane from_scores(p_.grad_scores, b_, n_, q0, count, k0, keys, grad_scores_, ld);
-    const TileOut grad_prev(p_.grad_prev, b_, n_, q0, k0);
-    const TileOut grad_bias(p_.grad_bias, b_, n_, q0, k0);
-    for (int64_t key = 0; key < keys; ++key) {
-      Vec weights[R], grads[R];
-#pragma GCC unroll 3
-      for (int r = 0; r < R; ++r) {
-        const Vec p = Vec::loadu(weights_ + key * ld + r * kLanes);
-        Vec ds = p * (Vec::loadu(grads_ + key * ld + r * kLanes) - sums[r]);
-        rest[r] = rest[r] + ds;
-        if (grad_bias) {
-          grad_bias.store<R>(key, r, tail, ds);
-        }
-        if (from_scores) {
-          ds = ds + from_scores.load<R>(key, r, tail);
-        }
-        if (grad_prev) {
-          grad_prev.store<R>(key, r, tail, ds);
-        }
-        weights[r] = dropped<kDrop>(p, k0 + key, r);
-        grads[r] = ds;
-      }
-      products_.template put_weights<R, kDrop>(key, weights);
-      products_.template put_grads<R>(key, grads);
+  // dS of P (dP - D)
+  template <int R>
+  TSATTN_INLINE Vec
+  through(const Planes& planes, int64_t key, int r, const Tail& tail, const Vec& ds) const {
+    if (planes.grad_bias) {
+      planes.grad_bias.template store<R>(key, r, tail, ds);
     }
+    const Vec all =
+        planes.grad_scores ? ds + planes.grad_scores.template load<R>(key, r, tail) : ds;
+    if (planes.grad_prev) {
+      planes.grad_prev.template store<R>(key, r, tail, all);
+    }
+    return all;
   }
 
   // M x

@@ -13,7 +13,7 @@ namespace tsattn {
 inline namespace CPU_CAPABILITY {
 
 constexpr int64_t kVecs = 3; // vectors side by side
-constexpr int64_t kRows = kLanes == 16 ? 8 : 4; // rows at once: kRows * kVecs accumulators
+constexpr int64_t kRows = 4; // rows at once: kRows * kVecs accumulators
 constexpr int64_t kTile = kVecs * kLanes;
 
 // c[m][:] = sum_i a[m * a_row + i * a_col] * b[i][:] for M rows; `done(row, c[row])` takes them.
@@ -22,7 +22,7 @@ TSATTN_INLINE void product_rows(
     const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, int64_t inner,
     int64_t first_row, Done&& done) {
   Vec c[M][R];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 3
     for (int r = 0; r < R; ++r) {
@@ -35,7 +35,7 @@ TSATTN_INLINE void product_rows(
     for (int r = 0; r < R; ++r) {
       x[r] = Vec::loadu(b + i * ldb + r * kLanes);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
       const Vec scalar(a[m * a_row + i * a_col]);
 #pragma GCC unroll 3
@@ -44,7 +44,7 @@ TSATTN_INLINE void product_rows(
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
     done(first_row + m, c[m]);
   }
@@ -57,12 +57,6 @@ inline void product(
   int64_t m = 0;
   for (; m + kRows <= rows; m += kRows) {
     product_rows<kRows, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
-  }
-  if constexpr (kRows > 4) {
-    if (m + 4 <= rows) {
-      product_rows<4, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
-      m += 4;
-    }
   }
   if (m + 2 <= rows) {
     product_rows<2, R>(a + m * a_row, a_row, a_col, b, ldb, inner, m, done);
@@ -86,6 +80,54 @@ struct Into {
     }
   }
 };
+
+#if defined(CPU_CAPABILITY_AVX512)
+// Lane i of N is the sum over i's share of the lanes of x y[i]; with N = 16 that is the whole sum.
+// Folded as they come, so that few are alive.
+template <int R, int N>
+TSATTN_INLINE __m512 lane_sums(const Vec (&x)[R], const float* y) {
+  if constexpr (N == 1) {
+    __m512 sum = _mm512_mul_ps(x[0], _mm512_loadu_ps(y));
+#pragma GCC unroll 2
+    for (int r = 1; r < R; ++r) {
+      sum = _mm512_fmadd_ps(x[r], _mm512_loadu_ps(y + r * kLanes), sum);
+    }
+    return sum;
+  } else {
+    const __m512 a = lane_sums<R, N / 2>(x, y);
+    const __m512 b = lane_sums<R, N / 2>(x, y + N / 2 * R * kLanes);
+    if constexpr (N == 2) {
+      return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    } else if constexpr (N == 4) {
+      const __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+      return _mm512_add_ps(
+          _mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+    } else {
+      return _mm512_add_ps(
+          _mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+  }
+}
+
+// c[m][key] += sum over lanes of a[m] b[key], for few rows of a and whole vectors of keys. Lanes
+// behind the last query are zero in b and finite in a.
+template <int R>
+inline void add_lane_products(
+    const float* a, int64_t rows, const float* b, int64_t keys, float* c, int64_t ldc) {
+  constexpr int64_t ld = R * kLanes;
+  for (int64_t m = 0; m < rows; ++m) {
+    Vec x[R];
+#pragma GCC unroll 3
+    for (int r = 0; r < R; ++r) {
+      x[r] = Vec::loadu(a + m * ld + r * kLanes);
+    }
+    for (int64_t k = 0; k < keys; k += kLanes) {
+      float* to = c + m * ldc + k;
+      (Vec::loadu(to) + Vec(lane_sums<R, kLanes>(x, b + k * ld))).store(to);
+    }
+  }
+}
+#endif
 
 // Calls body<R>() with the number of vectors that hold `count` lanes (1..kTile).
 template <class Body>
@@ -195,6 +237,17 @@ inline void unpack(
   }
 }
 
+// Planes stream through the cache once, so that rows are fetched well before they are wanted; which
+// row does not matter: a fetch from nowhere is none.
+template <int R>
+TSATTN_INLINE void fetch_row(const float* data, const c10::BFloat16* halves, int64_t at) {
+#pragma GCC unroll 3
+  for (int r = 0; r < R; ++r) {
+    const int64_t here = at + r * kLanes;
+    __builtin_prefetch(halves != nullptr ? static_cast<const void*>(halves + here) : data + here);
+  }
+}
+
 // A plane as the tile reads it: [key][query lane], in place or through a transposed copy.
 struct TilePlane {
   const float* data = nullptr;
@@ -229,6 +282,11 @@ struct TilePlane {
   explicit operator bool() const { return data != nullptr || halves != nullptr; }
 
   template <int R>
+  TSATTN_INLINE void fetch(int64_t key) const {
+    fetch_row<R>(data, halves, key * ld);
+  }
+
+  template <int R>
   TSATTN_INLINE Vec load(int64_t key, int r, const Tail& tail) const {
     const int64_t at = key * ld + r * kLanes;
     if (halves != nullptr) {
@@ -254,6 +312,11 @@ struct TileOut {
   }
 
   explicit operator bool() const { return data != nullptr || halves != nullptr; }
+
+  template <int R>
+  TSATTN_INLINE void fetch(int64_t key) const {
+    fetch_row<R>(data, halves, key * ld);
+  }
 
   template <int R>
   TSATTN_INLINE void store(int64_t key, int r, const Tail& tail, const Vec& x) const {

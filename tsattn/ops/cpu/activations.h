@@ -135,14 +135,5 @@ inline void activate_and_differentiate(
   });
 }
 
-// dst *= derivative at src
-inline void multiply_slope(Activation activation, const float* src, float* dst, int64_t n) {
-  with_activation(activation, [&]<Activation A>() {
-    for (int64_t i = 0; i < n; i += kLanes) {
-      (Vec::loadu(dst + i) * value_and_slope<A>(Vec::loadu(src + i)).slope).store(dst + i);
-    }
-  });
-}
-
 } // namespace CPU_CAPABILITY
 } // namespace tsattn
