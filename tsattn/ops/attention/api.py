@@ -51,8 +51,9 @@ def active_attention(
         activation: the elementwise nonlinearity of the values: ``identity``, ``relu``, ``gelu``,
             ``silu``, ``tanh``, ``sigmoid``, or any callable.
         prev_scores: scores of the layer before, added before the softmax, [B, N, Q, K].
-        return_scores: also return ``scale * Q K' + prev_scores``, before any mask. They may be kept
-            for the backward pass: changing them in place is refused there, as torch does.
+        return_scores: also return ``scale * Q K' + prev_scores``, before any mask. With
+            ``prev_scores`` they may be kept for the backward pass, which then refuses them, as
+            torch does, where they were changed in place.
         mask: broadcasts to [B, N, Q, K]. Boolean: True where a query may look at a key. Floating:
             added to the scores. A query that may look at no key gives zeros, and zero gradients.
         is_causal: query ``i`` looks at keys ``0..i`` only (counted from the first key).

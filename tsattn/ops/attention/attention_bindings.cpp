@@ -223,6 +223,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_backward(
            grad_scores->sizes() == at::IntArrayRef({q.size(0), q.size(1), q.size(2), k.size(2)})),
       "the gradient must be like the scores");
   TORCH_CHECK(stats.numel() == 2 * q.size(0) * q.size(1) * q.size(2) && stats.is_contiguous());
+  TORCH_CHECK(!has_scores || prev.has_value(), "has_scores: prev_scores must be the scores");
   Tensor grad_q = empty_heads(q, q.size(2), q.size(3));
   Tensor grad_k = empty_heads(k, k.size(2), k.size(3));
   Tensor grad_v = empty_heads(v, v.size(2), v.size(3));

@@ -110,7 +110,7 @@ TSATTN_INLINE __m512 lane_sums(const Vec (&x)[R], const float* y) {
 }
 
 // c[m][key] += sum over lanes of a[m] b[key], for few rows of a and whole vectors of keys. Lanes
-// behind the last query are zero in b and finite in a.
+// behind the last query are zero in b, and in a finite where the last query's are.
 template <int R>
 inline void add_lane_products(
     const float* a, int64_t rows, const float* b, int64_t keys, float* c, int64_t ldc) {
