@@ -275,7 +275,7 @@ def test_card_says_what_the_run_says(illness: Finished, exported: Path) -> None:
 def test_hub_reads_the_header_of_the_card(exported: Path) -> None:
     hub = pytest.importorskip("huggingface_hub")
     card = hub.ModelCard.load(exported / "README.md")
-    assert card.data.library_name == "tsattn"
+    assert card.data.to_dict()["library_name"] == "tsattn"
     (mse, mae) = card.data.eval_results
     assert (mse.metric_type, mae.metric_type) == ("mse", "mae")
 

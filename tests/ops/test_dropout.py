@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
@@ -167,9 +167,9 @@ def test_opcheck_finds_nothing() -> None:
     x, residual = (torch.randn(3, 50, requires_grad=True) for _ in range(2))
     seed = torch.tensor(11)
     operators = torch.ops.tsattn
-    torch.library.opcheck(operators.dropout.default, (x, seed, 0.5))
-    torch.library.opcheck(operators.add_dropout.default, (residual, x, seed, 0.5))
-    torch.library.opcheck(operators.gelu_dropout.default, (x, seed, 0.5))
+    library.opcheck(operators.dropout.default, (x, seed, 0.5))
+    library.opcheck(operators.add_dropout.default, (residual, x, seed, 0.5))
+    library.opcheck(operators.gelu_dropout.default, (x, seed, 0.5))
 
 
 @pytest.mark.needs_kernels

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.budget import assert_within_budget
 from tsattn.ops import VALUE_ACTIVATIONS, expert_feedforward, sort_slots
@@ -191,7 +191,7 @@ def test_it_is_registered_as_torch_wants_it(p: float) -> None:
     x, weights = given["x"].requires_grad_(), given["weights"].requires_grad_()
     seed = torch.tensor(4) if p else None
     arguments = (x, weights, *choice(40, 3, 2), *four, seed, p, 2, True)
-    torch.library.opcheck(torch.ops.tsattn.expert_feedforward.default, arguments)
+    library.opcheck(torch.ops.tsattn.expert_feedforward.default, arguments)
 
 
 @pytest.mark.needs_kernels
