@@ -90,6 +90,10 @@ class FloatBackward : public FloatOperands<T> {
         weighted_keys_(scratch.take(kTile * p.width)),
         mean_key_(scratch.take(p.width)) {}
 
+  // How many vectors of keys are taken at a time. Lane products take one, and so little of the planes
+  // and of what is made of them then stays in the first cache.
+  static int64_t key_vectors(const BackwardProblem<T>& p) { return is_narrow(p) ? 1 : kVecs; }
+
   void start(int64_t b, int64_t n) {
     FloatOperands<T>::start(b, n, slopes_);
     start_grad_keys();
@@ -131,17 +135,22 @@ class FloatBackward : public FloatOperands<T> {
         p_.value_width, done);
   }
 
-  // M P; without dropout it lies there as P.
-  template <int R, bool kDrop>
-  TSATTN_INLINE void put_weights(int64_t key, const Vec (&weights)[R]) {
-    if constexpr (kDrop) {
-      Into<R>{weights_, R * kLanes}(key, weights);
+  // Where M P and dS of a key go; without dropout M P lies there as P.
+  template <int R>
+  struct Puts {
+    Into<R> m, ds;
+    template <bool kDrop>
+    TSATTN_INLINE void weights(int64_t key, const Vec (&x)[R]) const {
+      if constexpr (kDrop) {
+        m(key, x);
+      }
     }
-  }
+    TSATTN_INLINE void grads(int64_t key, const Vec (&x)[R]) const { ds(key, x); }
+  };
 
   template <int R>
-  TSATTN_INLINE void put_grads(int64_t key, const Vec (&grads)[R]) {
-    Into<R>{grads_, R * kLanes}(key, grads);
+  Puts<R> puts() const {
+    return {{weights_, R * kLanes}, {grads_, R * kLanes}};
   }
 
   template <int R>
@@ -156,7 +165,7 @@ class FloatBackward : public FloatOperands<T> {
           Into<R, true>{weighted_keys_, ld});
     }
 #if defined(CPU_CAPABILITY_AVX512)
-    if (std::max(p_.width, p_.value_width) <= kNarrow) {
+    if (is_narrow(p_)) {
       add_lane_products<R>(grad_out_, p_.value_width, weights_, keys, grad_v_ + k0, padded_);
       add_lane_products<R>(this->query_, p_.width, grads_, keys, grad_k_ + k0, padded_);
       return;
@@ -225,6 +234,14 @@ class FloatBackward : public FloatOperands<T> {
  private:
   // Sums across lanes for so few rows cost less than transposing weights and gradients.
   static constexpr int64_t kNarrow = 8;
+
+  static bool is_narrow(const BackwardProblem<T>& p) {
+#if defined(CPU_CAPABILITY_AVX512)
+    return std::max(p.width, p.value_width) <= kNarrow;
+#else
+    return false;
+#endif
+  }
 
   // The product P K takes narrow heads a tenth of their time, and wide ones a fifth: where they have
   // the mean key instead.

@@ -29,7 +29,7 @@ class ForwardHead {
   }
 
   template <int R>
-  void tile(int64_t q0, int64_t count) {
+  TSATTN_FLATTEN void tile(int64_t q0, int64_t count) {
     constexpr int64_t ld = R * kLanes;
     const Tail tail(count - (R - 1) * kLanes);
     // Behind a causal mask whole blocks of keys are skipped, unless their scores are asked for.

@@ -22,6 +22,7 @@ class BackwardHead {
   explicit BackwardHead(const BackwardProblem<T>& p)
       : p_(p),
         exact_(p.keys <= kTile && (sizeof(T) < sizeof(float) || p.causal || p.bias.data)),
+        key_blocks_(p.keys, exact_ ? kVecs : Products::key_vectors(p)),
         scratch_(
             4 * Scratch::size(kTile * kTile) + TileMask::floats(p.keys) + Products::floats(p)),
         weights_(scratch_.take(kTile * kTile)),
@@ -38,7 +39,7 @@ class BackwardHead {
   }
 
   template <int R>
-  void tile(int64_t q0, int64_t count, const Tiles& key_blocks) {
+  TSATTN_FLATTEN void tile(int64_t q0, int64_t count) {
     const Tail tail(count - (R - 1) * kLanes);
     products_.template start_tile<R>(q0, count);
     Vec delta[R], largest[R], inverse[R];
@@ -50,8 +51,8 @@ class BackwardHead {
     }
     const bool skip = p_.causal && p_.grad_scores.data == nullptr &&
         p_.grad_prev.data == nullptr && p_.grad_bias.data == nullptr;
-    for (int64_t i = 0; i < key_blocks.count; ++i) {
-      const int64_t k0 = i * key_blocks.step, keys = key_blocks.size(i);
+    for (int64_t i = 0; i < key_blocks_.count; ++i) {
+      const int64_t k0 = i * key_blocks_.step, keys = key_blocks_.size(i);
       if (skip && k0 >= q0 + count) {
         break;
       }
@@ -68,7 +69,7 @@ class BackwardHead {
       }
       products_.template accumulate<R>(count, k0, keys);
     }
-    if (key_blocks.count > 1) {
+    if (p_.keys > kTile) {
       products_.template subtract_rest<R>(count, rest);
     }
     products_.template finish_tile<R>(q0, count);
@@ -105,52 +106,62 @@ class BackwardHead {
 
   // weights_ becomes P.
   template <int R>
-  void weigh_again(
+  TSATTN_INLINE void weigh_again(
       const Planes& planes, int64_t q0, int64_t k0, int64_t keys, const Tail& tail,
       const Vec (&largest)[R], const Vec (&inverse)[R]) {
     const float* bias = p_.bias.floats(b_, n_);
+    float* const weights = weights_; // what lies behind `this` is read again after every store
     const bool diagonal = p_.causal && k0 + keys > q0;
-    const auto weigh = [&]<bool kMore>(int64_t key, const Vec(&of)[R], std::bool_constant<kMore>) {
-      if constexpr (kMore) { // what `differentiate` wants next
-        planes.grad_scores.template fetch<R>(key);
-        planes.grad_prev.template fetch<R>(key);
+    const auto biased = [&](int64_t key, int r, const Vec& s) {
+      if (bias == nullptr) {
+        return s;
       }
-#pragma GCC unroll 3
-      for (int r = 0; r < R; ++r) {
-        Vec s = of[r];
-        if (kMore && planes.scores) {
-          s = s + planes.scores.template load<R>(key, r, tail);
-        }
-        if (kMore && bias != nullptr) {
-          const float* at = bias + (k0 + key) * p_.bias.key + (q0 + r * kLanes) * p_.bias.query;
-          s = s + (p_.bias.query == 0 ? Vec(*at) : r < R - 1 ? Vec::loadu(at) : tail.load(at));
-        }
-        if (diagonal) {
-          s = only_past(s, q0 + r * kLanes, k0 + key);
-        }
-        (exp(s - largest[r]) * inverse[r]).store(weights_ + (key * R + r) * kLanes);
-      }
+      const float* at = bias + (k0 + key) * p_.bias.key + (q0 + r * kLanes) * p_.bias.query;
+      return s + (p_.bias.query == 0 ? Vec(*at) : r < R - 1 ? Vec::loadu(at) : tail.load(at));
+    };
+    const auto weigh = [&](int64_t key, int r, const Vec& score) {
+      const Vec s = diagonal ? only_past(score, q0 + r * kLanes, k0 + key) : score;
+      (exp(s - largest[r]) * inverse[r]).store(weights + (key * R + r) * kLanes);
+    };
+    const auto fetch = [&](int64_t key) { // what `differentiate` wants next
+      planes.grad_scores.template fetch<R>(key);
+      planes.grad_prev.template fetch<R>(key);
     };
     if (p_.has_scores) {
-      Vec zeros[R];
-      std::fill_n(zeros, R, Vec(0.0f));
       for (int64_t key = 0; key < keys; ++key) {
-        weigh(key, zeros, std::true_type());
+        fetch(key);
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          weigh(key, r, biased(key, r, planes.scores.template load<R>(key, r, tail)));
+        }
       }
     } else if (planes.scores || bias != nullptr) {
-      products_.template scores<R>(
-          k0, keys, [&](int64_t key, const Vec(&s)[R]) { weigh(key, s, std::true_type()); });
+      products_.template scores<R>(k0, keys, [&](int64_t key, const Vec(&s)[R]) {
+        fetch(key);
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          const Vec sum =
+              planes.scores ? s[r] + planes.scores.template load<R>(key, r, tail) : s[r];
+          weigh(key, r, biased(key, r, sum));
+        }
+      });
     } else {
-      products_.template scores<R>(
-          k0, keys, [&](int64_t key, const Vec(&s)[R]) { weigh(key, s, std::false_type()); });
+      products_.template scores<R>(k0, keys, [&](int64_t key, const Vec(&s)[R]) {
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          weigh(key, r, s[r]);
+        }
+      });
     }
   }
 
   // Hands M P and dS to the products, and adds P (dP - D) to `rest`; weights_ holds P.
   template <int R, bool kDrop>
-  void differentiate(
+  TSATTN_INLINE void differentiate(
       const Planes& planes, int64_t k0, int64_t keys, const Tail& tail, const Vec (&delta)[R],
       Vec (&rest)[R]) {
+    const float* const all = weights_;
+    const auto put = products_.template puts<R>();
     const auto each_key = [&]<bool kPlanes>(const Vec(&d)[R], std::bool_constant<kPlanes>) {
       return [&](int64_t key, const Vec(&dp)[R]) {
         if constexpr (kPlanes) { // the next block's
@@ -159,7 +170,7 @@ class BackwardHead {
         Vec weights[R], grads[R];
 #pragma GCC unroll 3
         for (int r = 0; r < R; ++r) {
-          const Vec p = Vec::loadu(weights_ + key * R * kLanes + r * kLanes);
+          const Vec p = Vec::loadu(all + (key * R + r) * kLanes);
           grads[r] = p * (dropped<kDrop>(dp[r], k0 + key, r) - d[r]);
           rest[r] = rest[r] + grads[r];
           if constexpr (kPlanes) {
@@ -167,8 +178,8 @@ class BackwardHead {
           }
           weights[r] = dropped<kDrop>(p, k0 + key, r);
         }
-        products_.template put_weights<R, kDrop>(key, weights);
-        products_.template put_grads<R>(key, grads);
+        put.template weights<kDrop>(key, weights);
+        put.grads(key, grads);
       };
     };
     if (exact_) {
@@ -230,6 +241,7 @@ class BackwardHead {
   // One block holds all keys, and rounding would show: in an output of bfloat16, or where a query sees
   // so few keys that its gradients cancel.
   bool exact_;
+  Tiles key_blocks_;
   Scratch scratch_;
   float *weights_, *grads_, *prev_, *grad_scores_;
   TileMask mask_;
@@ -240,7 +252,7 @@ class BackwardHead {
 // One head is one piece of work: sums over queries always run in the same order.
 template <class Products, class T>
 void backward(const BackwardProblem<T>& p) {
-  const Tiles tiles(p.queries), key_blocks(p.keys);
+  const Tiles tiles(p.queries);
   const int64_t work = p.queries * p.keys * (3 * p.width + 2 * p.value_width + 32);
   at::parallel_for(
       0, p.batch * p.heads, std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work)),
@@ -250,7 +262,7 @@ void backward(const BackwardProblem<T>& p) {
           head.start(item);
           for (int64_t t = 0; t < tiles.count; ++t) {
             with_vectors(tiles.size(t), [&]<int R>() {
-              head.template tile<R>(t * tiles.step, tiles.size(t), key_blocks);
+              head.template tile<R>(t * tiles.step, tiles.size(t));
             });
           }
           head.finish();

@@ -88,6 +88,8 @@ class PairBackward : public PairOperands {
         key_row_(scratch.take(columns_)),
         mean_key_(scratch.take(columns_)) {}
 
+  static int64_t key_vectors(const BackwardProblem<Half>&) { return kVecs; }
+
   void start(int64_t b, int64_t n) {
     PairOperands::start(b, n, slopes_);
     pair_rows(keys_, p_.keys, columns_, key_words_);
@@ -132,14 +134,23 @@ class PairBackward : public PairOperands {
         2 * R * kLanes, words(p_.value_width), done);
   }
 
-  template <int R, bool kDropped>
-  TSATTN_INLINE void put_weights(int64_t key, const Vec (&weights)[R]) {
-    narrow_lanes<R>(weights, tail_, weights_ + key * R * kLanes);
-  }
+  // Where M P and dS of a key go, rounded.
+  template <int R>
+  struct Puts {
+    Half *m, *ds;
+    __mmask16 tail;
+    template <bool kDrop>
+    TSATTN_INLINE void weights(int64_t key, const Vec (&x)[R]) const {
+      narrow_lanes<R>(x, tail, m + key * R * kLanes);
+    }
+    TSATTN_INLINE void grads(int64_t key, const Vec (&x)[R]) const {
+      narrow_lanes<R>(x, tail, ds + key * R * kLanes);
+    }
+  };
 
   template <int R>
-  TSATTN_INLINE void put_grads(int64_t key, const Vec (&grads)[R]) {
-    narrow_lanes<R>(grads, tail_, grads_ + key * R * kLanes);
+  Puts<R> puts() const {
+    return {weights_, grads_, tail_};
   }
 
   template <int R>

@@ -51,7 +51,7 @@ TSATTN_INLINE void product_rows(
 }
 
 template <int R, class Done>
-inline void product(
+TSATTN_INLINE void product(
     const float* a, int64_t a_row, int64_t a_col, int64_t rows, const float* b, int64_t ldb,
     int64_t inner, Done&& done) {
   int64_t m = 0;
@@ -144,9 +144,9 @@ TSATTN_INLINE void with_vectors(int64_t count, Body&& body) {
 // Queries are dealt out evenly: 64 with 16 lanes are two tiles of 32, not 48 and 16.
 struct Tiles {
   int64_t queries, step, count;
-  explicit Tiles(int64_t n) : queries(n) {
+  explicit Tiles(int64_t n, int64_t most = kVecs) : queries(n) {
     const int64_t vectors = (n + kLanes - 1) / kLanes;
-    const int64_t tiles = (vectors + kVecs - 1) / kVecs;
+    const int64_t tiles = (vectors + most - 1) / most;
     step = (vectors + tiles - 1) / tiles * kLanes;
     count = (n + step - 1) / step;
   }

@@ -9,6 +9,8 @@
 #include <cstring>
 
 #define TSATTN_INLINE inline __attribute__((always_inline))
+// A function on its own, with all that it calls inside it: whatever the compiler would rather do.
+#define TSATTN_FLATTEN __attribute__((noinline, flatten))
 
 namespace tsattn {
 inline namespace CPU_CAPABILITY {

@@ -38,7 +38,7 @@ class FeedForwardTile {
         mask_(scratch_.take(TileMask::floats(p.hidden)), p.hidden) {}
 
   template <int R>
-  void forward(int64_t row, int64_t count, const float* b2, float* y) {
+  TSATTN_FLATTEN void forward(int64_t row, int64_t count, const float* b2, float* y) {
     constexpr int64_t ld = R * kLanes;
     start<R>(row, count);
     const Vec scale(p_.dropout.scale);
@@ -63,7 +63,7 @@ class FeedForwardTile {
 
   // Adds this tile's gradients of the weights; `w2` is transposed, [hidden, width].
   template <int R, bool kWeighted = false>
-  void backward(
+  TSATTN_FLATTEN void backward(
       int64_t row, int64_t count, const float* grad, const FeedForwardGradients& out,
       const TokenWeights& weights = {}) {
     constexpr int64_t ld = R * kLanes;
