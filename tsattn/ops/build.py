@@ -31,6 +31,7 @@ _ROOT = Path(__file__).parent
 _SOURCES = (
     "attention/attention_autograd.cpp",
     "cpu/autograd.cpp",
+    "cpu/lasting.cpp",
     "attention/attention_bindings.cpp",
     "attention/self_attention_bindings.cpp",
     "attention/fused_cpu.cpp",

@@ -3,15 +3,10 @@
 
 #include "fused_cpu.h"
 
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 
 namespace {
 
@@ -58,35 +53,18 @@ PlaneView plane(const OptionalTensor& x) {
 
 // [B, L, N, W] in memory, so that the heads of one position lie side by side.
 Tensor empty_heads(const Tensor& like, int64_t length, int64_t width) {
-  return at::empty({like.size(0), length, like.size(1), width}, like.options()).transpose(1, 2);
-}
-
-// Fetching a fresh plane of many megabytes page by page takes longer than filling it: ask for large
-// pages, which are also found faster than small ones when the plane is read. It is a wish, and the
-// same plane without them.
-void prefer_large_pages(const Tensor& x) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kLeast = uintptr_t{4} << 20; // two of them
-  if (x.nbytes() < kLeast) {
-    return;
-  }
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto first = reinterpret_cast<uintptr_t>(x.mutable_data_ptr());
-  const uintptr_t begin = (first + page - 1) / page * page;
-  const uintptr_t end = (first + x.nbytes()) / page * page;
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
+  return tsattn::empty_lasting({like.size(0), length, like.size(1), width}, like.options())
+      .transpose(1, 2);
 }
 
 // [B, N, K, Q] in memory, as the kernels work.
 Tensor empty_plane(bool wanted, const Tensor& q, const Tensor& k, at::ScalarType dtype) {
   const auto options = q.options().dtype(dtype);
   if (!wanted) {
-    return at::empty({0}, options);
+    return tsattn::empty_lasting({0}, options);
   }
-  const Tensor plane = at::empty({q.size(0), q.size(1), k.size(2), q.size(2)}, options);
-  prefer_large_pages(plane);
-  return plane.transpose(2, 3);
+  return tsattn::empty_lasting({q.size(0), q.size(1), k.size(2), q.size(2)}, options)
+      .transpose(2, 3);
 }
 
 // Scores of bfloat16 queries are bfloat16 where they are handed on, and read as that or float32.
@@ -190,7 +168,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_forward(
   Tensor out = empty_heads(v, q.size(2), v.size(3));
   Tensor scores = empty_plane(return_scores, q, k, q.scalar_type());
   Tensor stats =
-      at::empty({2, q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
+      tsattn::empty_lasting({2, q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
   if (is_empty(q, k, v)) {
     return {out.zero_(), scores.zero_(), stats.zero_()};
   }

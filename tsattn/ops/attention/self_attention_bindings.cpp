@@ -3,9 +3,9 @@
 
 #include "fused_cpu.h"
 
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 namespace {
@@ -88,7 +88,7 @@ void dispatch(const Tensor& like, Run&& run) {
 
 // The link carries no numbers, only the gradients of earlier projections: one number, expanded.
 Tensor empty_link(const Tensor& own, int64_t layers) {
-  const Tensor number = at::empty({1, 1, 1, 1}, own.options()).zero_();
+  const Tensor number = tsattn::empty_lasting({1, 1, 1, 1}, own.options()).zero_();
   return number.expand({layers, own.size(0), own.size(1), own.size(2) / 3 * 2});
 }
 
@@ -102,9 +102,9 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   TORCH_CHECK(
       link.dim() == 4 && link.size(0) == layers - 1, "expected a link of ", layers - 1,
       " layers, got ", link.sizes());
-  Tensor out = at::empty({own.size(0), own.size(1), width}, own.options());
+  Tensor out = tsattn::empty_lasting({own.size(0), own.size(1), width}, own.options());
   Tensor stats =
-      at::empty({2, own.size(0), heads, own.size(1)}, own.options().dtype(at::kFloat));
+      tsattn::empty_lasting({2, own.size(0), heads, own.size(1)}, own.options().dtype(at::kFloat));
   if (own.numel() > 0) {
     dispatch(own, [&]<class T>() {
       tsattn::ForwardProblem<T> p;
@@ -135,8 +135,8 @@ std::tuple<Tensor, Tensor> backward(
       !grad_link.has_value() ||
           (grad_link->sizes() == link_sizes && grad_link->scalar_type() == own.scalar_type()),
       "the gradient of the link must be ", own.scalar_type(), " ", link_sizes);
-  Tensor grad = at::empty(own.sizes(), own.options());
-  Tensor earlier = at::empty(
+  Tensor grad = tsattn::empty_lasting(own.sizes(), own.options());
+  Tensor earlier = tsattn::empty_lasting(
       {layers - 1, own.size(0), own.size(1), 2 * width}, own.options());
   if (own.numel() == 0) {
     return {grad, earlier};

@@ -2,9 +2,9 @@
 
 #include "dropout_cpu.h"
 
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 namespace {
@@ -22,7 +22,7 @@ Tensor elementwise(
       "the cpu implementation takes tensors of one shape in float32 or bfloat16, got ", narrow,
       " ", x.sizes(), " and ", wide, " ", other.sizes());
   const Tensor a = x.contiguous(), b = other.contiguous();
-  Tensor y = at::empty(x.sizes(), other.options());
+  Tensor y = tsattn::empty_lasting(x.sizes(), other.options());
   const tsattn::Dropout dropout = tsattn::dropout_of(p, seed);
   const auto run = [&]<class X, class Y>() {
     tsattn::dropout_elements<X, Y>(

@@ -3,10 +3,10 @@
 #include "experts_cpu.h"
 
 #include "../cpu/autograd.h"
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
 #include <ATen/autocast_mode.h>
-#include <ATen/ops/empty.h>
 
 namespace tsattn {
 namespace {
@@ -91,10 +91,10 @@ Pair forward(
     const OptionalTensor& seed, double p, int64_t activation, bool keep_hidden) {
   const Given given(x, weights, order, counts, w1, b1, w2, b2, seed, p, activation);
   const ExpertsProblem& problem = given.problem;
-  const Tensor y = at::empty(x.sizes(), x.options());
+  const Tensor y = tsattn::empty_lasting(x.sizes(), x.options());
   const bool keeps = keep_hidden && !problem.is_narrow();
   const Tensor before =
-      at::empty({keeps ? problem.slots() : 0, problem.hidden()}, x.options());
+      tsattn::empty_lasting({keeps ? problem.slots() : 0, problem.hidden()}, x.options());
   const Tensor kept = keeps ? before : Tensor();
   if (problem.is_narrow()) {
     narrow_experts_forward(problem, y);
@@ -116,7 +116,7 @@ Six backward(
   check("grad", grad, x.scalar_type(), x.sizes());
   const int64_t kept = problem.is_narrow() ? 0 : problem.slots();
   check("hidden", before, x.scalar_type(), {kept, problem.hidden()});
-  const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
+  const auto like = [](const Tensor& t) { return tsattn::empty_lasting(t.sizes(), t.options()); };
   const ExpertsGradients out{
       like(x), like(weights), like(w1), like(problem.b1), like(w2), like(problem.b2)};
   if (problem.slots() == 0) {

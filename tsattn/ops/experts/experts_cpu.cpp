@@ -11,8 +11,9 @@
 
 #include "expert_rows.h"
 
+#include "../cpu/lasting.h"
+
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
@@ -72,7 +73,7 @@ class BlockScratch {
 
  protected:
   Tensor make(int64_t width) const {
-    return at::empty({kBlockSlots, width}, p_.x.options());
+    return empty_lasting({kBlockSlots, width}, p_.x.options());
   }
 
   const ExpertsProblem& p_;
@@ -125,7 +126,7 @@ class Backward : public BlockScratch<T> {
         w1_(w1),
         w2_(w2),
         grad_(this->make(p.width())),
-        rounded_(at::empty({p.hidden() * p.width()}, p.x.options())),
+        rounded_(empty_lasting({p.hidden() * p.width()}, p.x.options())),
         weights_(kBlockSlots),
         dots_(kBlockSlots) {}
 
@@ -190,7 +191,7 @@ class Backward : public BlockScratch<T> {
 template <class T>
 void experts_forward(const ExpertsProblem& p, const Tensor& before, const Tensor& y) {
   const auto w1 = turned(p.w1), w2 = turned(p.w2);
-  const Tensor slots = at::empty({p.slots(), p.width()}, p.x.options());
+  const Tensor slots = empty_lasting({p.slots(), p.width()}, p.x.options());
   deal_out(
       p.blocks.blocks.size(), [&] { return Forward<T>(p, w1, w2); },
       [&](Forward<T>& worker, int64_t i) { worker.run(i, before, data<T>(slots)); });
@@ -209,7 +210,7 @@ void experts_backward(
   const auto zeros = [&](at::IntArrayRef sizes) {
     return at::zeros(sizes, p.x.options().dtype(at::kFloat));
   };
-  const Tensor slots = at::empty({p.slots(), width}, p.x.options());
+  const Tensor slots = empty_lasting({p.slots(), width}, p.x.options());
   const SliceSums sums{
       zeros({count, hidden, width}), zeros({count, hidden}), zeros({count, width, hidden}),
       zeros({count, width})};

@@ -7,7 +7,8 @@
 
 #include "../feedforward/feedforward_tile.h"
 
-#include <ATen/ops/empty.h>
+#include "../cpu/lasting.h"
+
 #include <ATen/ops/zeros.h>
 
 namespace tsattn {
@@ -112,7 +113,7 @@ class NarrowBlocks {
 } // namespace
 
 void narrow_experts_forward(const ExpertsProblem& p, const Tensor& y) {
-  const Tensor slots = at::empty({p.slots(), p.width()}, p.x.options());
+  const Tensor slots = empty_lasting({p.slots(), p.width()}, p.x.options());
   float* to = slots.mutable_data_ptr<float>();
   deal_out(
       p.blocks.blocks.size(), [&] { return std::make_unique<NarrowBlocks>(p); },
@@ -129,7 +130,7 @@ void narrow_experts_backward(
   const auto zeros = [&](at::IntArrayRef sizes) { return at::zeros(sizes, p.x.options()); };
   const Tensor w1 = zeros({count, hidden, width}), b1 = zeros({count, hidden});
   const Tensor w2 = zeros({count, hidden, width}), b2 = zeros({count, width});
-  const Tensor slots = at::empty({p.slots(), width}, p.x.options());
+  const Tensor slots = empty_lasting({p.slots(), width}, p.x.options());
   const auto row = [](const Tensor& sums, int64_t s) {
     return sums.mutable_data_ptr<float>() + s * (sums.numel() / sums.size(0));
   };
@@ -146,7 +147,7 @@ void narrow_experts_backward(
   add_rows<float>(
       slots.const_data_ptr<float>(), nullptr, p.tokens(), p.top_k, width,
       out.x.mutable_data_ptr<float>());
-  const Tensor turned = at::empty(p.w1.sizes(), p.w1.options());
+  const Tensor turned = empty_lasting(p.w1.sizes(), p.w1.options());
   add_slices<float>(slices, w1, out.w1);
   add_slices<float>(slices, b1, out.b1);
   add_slices<float>(slices, w2, turned);

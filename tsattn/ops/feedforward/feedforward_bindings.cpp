@@ -2,9 +2,9 @@
 
 #include "feedforward_cpu.h"
 
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 namespace {
@@ -51,7 +51,7 @@ Tensor forward(
   const auto problem = in.problem(seed, p);
   check(b2, {problem.width});
   const Tensor b = b2.contiguous();
-  Tensor y = at::empty(x.sizes(), x.options());
+  Tensor y = tsattn::empty_lasting(x.sizes(), x.options());
   tsattn::feedforward_forward(problem, b.const_data_ptr<float>(), y.mutable_data_ptr<float>());
   return y;
 }
@@ -64,9 +64,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   check(grad, x.sizes());
   const Tensor g = grad.contiguous();
   const auto options = x.options();
-  Tensor grad_x = at::empty(x.sizes(), options), grad_w1 = at::empty(w1.sizes(), options),
-         grad_b1 = at::empty(b1.sizes(), options), grad_w2 = at::empty(w2.sizes(), options),
-         grad_b2 = at::empty({problem.width}, options);
+  const auto like = [&](const Tensor& t) { return tsattn::empty_lasting(t.sizes(), options); };
+  Tensor grad_x = like(x), grad_w1 = like(w1), grad_b1 = like(b1), grad_w2 = like(w2),
+         grad_b2 = tsattn::empty_lasting({problem.width}, options);
   if (problem.rows == 0 || problem.hidden == 0) {
     return {grad_x.zero_(), grad_w1.zero_(), grad_b1.zero_(), grad_w2.zero_(), grad_b2.zero_()};
   }

@@ -6,9 +6,9 @@
 #include "narrow.h"
 
 #include "../cpu/autograd.h"
+#include "../cpu/lasting.h"
 
 #include <ATen/autocast_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 
@@ -36,7 +36,7 @@ Tensor narrow_forward(const Tensor& rows, const Tensor& weight_, const OptionalT
   const Tensor weight = weight_.contiguous();
   const Tensor bias = bias_.has_value() ? bias_->contiguous() : Tensor();
   TORCH_CHECK(!bias.defined() || bias.scalar_type() == at::kFloat, "expected a float32 bias");
-  Tensor y = at::empty({rows.size(0), weight.size(0)}, rows.options());
+  Tensor y = tsattn::empty_lasting({rows.size(0), weight.size(0)}, rows.options());
   narrow_linear_forward(
       narrow_problem(rows, weight), bias.defined() ? bias.const_data_ptr<float>() : nullptr,
       y.mutable_data_ptr<float>());
@@ -74,7 +74,7 @@ Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
 }
 
 Tensor sum_rows(const Tensor& rows) {
-  Tensor sums = at::empty({rows.size(1)}, rows.options().dtype(at::kFloat));
+  Tensor sums = tsattn::empty_lasting({rows.size(1)}, rows.options().dtype(at::kFloat));
   if (rows.scalar_type() == at::kFloat) {
     column_sums(
         rows.const_data_ptr<float>(), rows.size(0), rows.size(1), sums.mutable_data_ptr<float>());
@@ -91,7 +91,7 @@ std::tuple<Tensor, Tensor, Tensor> narrow_backward(
     bool need_bias) {
   const Tensor grad = rows_of(grad_), rows = rows_of(x), weight = weight_.contiguous();
   const auto made = [&](bool needed, at::IntArrayRef sizes) {
-    return at::empty(needed ? sizes : at::IntArrayRef(0), weight.options());
+    return tsattn::empty_lasting(needed ? sizes : at::IntArrayRef(0), weight.options());
   };
   const auto pointer = [](bool needed, Tensor& t) {
     return needed ? t.mutable_data_ptr<float>() : nullptr;
@@ -111,7 +111,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
     return narrow_backward(grad, x, weight, need_x, need_weight, need_bias);
   }
   const Tensor rows = rows_of(grad);
-  const Tensor nothing = at::empty({0}, weight.options());
+  const Tensor nothing = tsattn::empty_lasting({0}, weight.options());
   Tensor grad_x = nothing;
   if (need_x) {
     // in bfloat16 torch's product is oneDNN's as well, and takes the weight as it lies

@@ -8,9 +8,9 @@
 
 #include "../attention/tile.h"
 #include "../cpu/autograd.h"
+#include "../cpu/lasting.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 namespace tsattn {
@@ -173,7 +173,7 @@ Tensor forward(const Tensor& x_, const Tensor& maps_, const OptionalTensor& bias
   const Tensor x = x_.contiguous(), maps = maps_.contiguous();
   const OptionalTensor bias = whole(bias_);
   const LowRank p = problem_of(x, maps, bias, rank);
-  const Tensor logits = at::empty({p.tokens, p.experts}, x.options());
+  const Tensor logits = empty_lasting({p.tokens, p.experts}, x.options());
   float* to = logits.mutable_data_ptr<float>();
   at::parallel_for(0, (p.tokens + kTile - 1) / kTile, 4, [&](int64_t begin, int64_t end) {
     LowRankTile tile(p);
@@ -195,7 +195,7 @@ Three backward(
           grad.scalar_type() == at::kFloat,
       "expected a gradient of the logits");
   const int64_t slices = (p.tokens + kSlice - 1) / kSlice;
-  const Tensor to_x = at::empty(x.sizes(), x.options());
+  const Tensor to_x = empty_lasting(x.sizes(), x.options());
   const Tensor matrices = at::zeros({slices, p.maps, p.width}, x.options());
   const Tensor biases = at::zeros({slices, p.maps}, x.options());
   at::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
@@ -211,7 +211,7 @@ Three backward(
       tile.finish_slice(biases.mutable_data_ptr<float>() + s * p.maps);
     }
   });
-  return {to_x, matrices.sum(0), bias.has_value() ? biases.sum(0) : at::empty({0}, x.options())};
+  return {to_x, matrices.sum(0), bias.has_value() ? biases.sum(0) : empty_lasting({0}, x.options())};
 }
 
 class LowRankLogits : public Function<LowRankLogits> {

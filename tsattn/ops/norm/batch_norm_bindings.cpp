@@ -2,9 +2,9 @@
 
 #include "batch_norm_cpu.h"
 
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 namespace {
@@ -39,10 +39,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   const auto dropout = tsattn::dropout_of(p, seed);
   const Tensor r = residual.contiguous(), in = x.contiguous(), w = weight.contiguous(),
                b = bias.contiguous();
-  Tensor out = at::empty(x.sizes(), residual.options());
-  Tensor total = at::empty(x.sizes(), residual.options());
-  Tensor mean = at::empty({shape.features}, residual.options());
-  Tensor variance = at::empty({shape.features}, residual.options());
+  Tensor out = tsattn::empty_lasting(x.sizes(), residual.options());
+  Tensor total = tsattn::empty_lasting(x.sizes(), residual.options());
+  Tensor mean = tsattn::empty_lasting({shape.features}, residual.options());
+  Tensor variance = tsattn::empty_lasting({shape.features}, residual.options());
   const auto run = [&]<class X>() {
     tsattn::batch_norm_forward<X>(
         shape, dropout, r.const_data_ptr<float>(), in.const_data_ptr<X>(),
@@ -64,10 +64,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
   const auto shape = shape_of(total, eps);
   const auto dropout = tsattn::dropout_of(p, seed);
   const Tensor g = grad.contiguous(), s = total.contiguous(), w = weight.contiguous();
-  Tensor grad_residual = at::empty(total.sizes(), total.options());
-  Tensor grad_x = at::empty(total.sizes(), total.options().dtype(dtype));
-  Tensor grad_weight = at::empty({shape.features}, total.options());
-  Tensor grad_bias = at::empty({shape.features}, total.options());
+  Tensor grad_residual = tsattn::empty_lasting(total.sizes(), total.options());
+  Tensor grad_x = tsattn::empty_lasting(total.sizes(), total.options().dtype(dtype));
+  Tensor grad_weight = tsattn::empty_lasting({shape.features}, total.options());
+  Tensor grad_bias = tsattn::empty_lasting({shape.features}, total.options());
   const auto run = [&]<class X>() {
     tsattn::batch_norm_backward<X>(
         shape, dropout, g.const_data_ptr<float>(), s.const_data_ptr<float>(),

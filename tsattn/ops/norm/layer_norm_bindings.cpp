@@ -3,10 +3,10 @@
 #include "layer_norm_cpu.h"
 
 #include "../cpu/autograd.h"
+#include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 namespace tsattn {
 namespace {
@@ -41,8 +41,10 @@ Results forward(
   const auto dropout = dropout_of(p, seed);
   const Tensor r = residual.contiguous(), in = x.contiguous(), w = weight.contiguous(),
                b = bias.contiguous();
-  Tensor out = at::empty(x.sizes(), residual.options()), total = at::empty_like(out),
-         mean = at::empty({shape.rows}, residual.options()), inverse = at::empty_like(mean);
+  Tensor out = tsattn::empty_lasting(x.sizes(), residual.options()),
+         total = tsattn::empty_lasting(x.sizes(), residual.options()),
+         mean = tsattn::empty_lasting({shape.rows}, residual.options()),
+         inverse = tsattn::empty_lasting({shape.rows}, residual.options());
   const auto run = [&]<class X>() {
     layer_norm_forward<X>(
         shape, dropout, r.const_data_ptr<float>(), in.const_data_ptr<X>(),
@@ -64,10 +66,10 @@ Results backward(
   check(weight, {shape.features});
   const auto dropout = dropout_of(p, seed);
   const Tensor g = grad.contiguous(), s = total.contiguous(), w = weight.contiguous();
-  Tensor grad_residual = at::empty(total.sizes(), total.options()),
-         grad_x = at::empty(total.sizes(), total.options().dtype(dtype)),
-         grad_weight = at::empty({shape.features}, total.options()),
-         grad_bias = at::empty({shape.features}, total.options());
+  Tensor grad_residual = tsattn::empty_lasting(total.sizes(), total.options()),
+         grad_x = tsattn::empty_lasting(total.sizes(), total.options().dtype(dtype)),
+         grad_weight = tsattn::empty_lasting({shape.features}, total.options()),
+         grad_bias = tsattn::empty_lasting({shape.features}, total.options());
   const auto run = [&]<class X>() {
     layer_norm_backward<X>(
         shape, dropout, g.const_data_ptr<float>(), s.const_data_ptr<float>(),

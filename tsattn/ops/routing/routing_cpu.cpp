@@ -2,11 +2,11 @@
 // axis are slow. Schemas in fused_cpu.py.
 
 #include "../cpu/autograd.h"
+#include "../cpu/lasting.h"
 #include "../cpu/simd.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/functional.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -69,7 +69,7 @@ void softmax_row(const float* x, int64_t columns, float* y) {
 
 Tensor softmax_rows(const Tensor& x) {
   check_rows(x);
-  const Tensor rows = x.contiguous(), y = at::empty(x.sizes(), x.options());
+  const Tensor rows = x.contiguous(), y = empty_lasting(x.sizes(), x.options());
   const int64_t columns = x.size(1);
   const float* from = rows.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
@@ -84,7 +84,7 @@ Tensor softmax_rows_backward(const Tensor& grad, const Tensor& output) {
   check_rows(grad);
   TORCH_CHECK(grad.sizes() == output.sizes(), "expected a gradient of ", output.sizes());
   const Tensor g = grad.contiguous(), y = output.contiguous();
-  const Tensor to = at::empty(grad.sizes(), grad.options());
+  const Tensor to = empty_lasting(grad.sizes(), grad.options());
   const int64_t columns = grad.size(1);
   over_rows(grad.size(0), [&](int64_t r) {
     const float* here = g.const_data_ptr<float>() + r * columns;
@@ -129,7 +129,7 @@ Tensor largest(const Tensor& scores, int64_t top_k) {
   TORCH_CHECK(
       top_k >= 1 && top_k <= columns, "expected between 1 and ", columns, " of them, got ", top_k);
   const Tensor rows = scores.contiguous();
-  const Tensor indices = at::empty({scores.size(0), top_k}, scores.options().dtype(at::kLong));
+  const Tensor indices = empty_lasting({scores.size(0), top_k}, scores.options().dtype(at::kLong));
   const float* from = rows.const_data_ptr<float>();
   int64_t* to = indices.mutable_data_ptr<int64_t>();
   at::parallel_for(0, scores.size(0), kGrain, [&](int64_t begin, int64_t end) {
@@ -147,7 +147,7 @@ Two sort_slots(const Tensor& chosen, int64_t experts) {
   const Tensor flat = chosen.contiguous();
   const int64_t slots = flat.numel();
   const int64_t* expert = flat.const_data_ptr<int64_t>();
-  const Tensor order = at::empty({slots}, chosen.options());
+  const Tensor order = empty_lasting({slots}, chosen.options());
   const Tensor counts = at::zeros({experts}, chosen.options());
   int64_t* each = counts.mutable_data_ptr<int64_t>();
   for (int64_t s = 0; s < slots; ++s) {

@@ -1,0 +1,90 @@
+"""Large results of the compiled kernels lie in memory that is kept for the next of their size."""
+
+import gc
+import resource
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tsattn.ops import active_attention
+
+pytestmark = pytest.mark.needs_kernels
+
+_MIB = 1 << 20
+
+
+def _scores(batch: int, fill: float = 1.0) -> Tensor:
+    """A plane of ``batch`` MiB (16 heads, 128 queries, 128 keys) whose values are ``4 fill``."""
+    q = torch.full((batch, 16, 128, 4), fill)
+    k = torch.full((batch, 16, 128, 4), 2.0)
+    _, scores = active_attention(q, k, k, return_scores=True, impl="cpu")
+    assert scores.nbytes == batch * _MIB
+    return scores
+
+
+def test_memory_of_what_is_gone_is_taken_again() -> None:
+    first = _scores(8)
+    address = first.data_ptr()
+    del first
+    assert _scores(8).data_ptr() == address
+
+
+def test_memory_in_use_is_nobody_elses() -> None:
+    kept = [_scores(2, fill) for fill in (1.0, 2.0, 3.0)]
+    view = kept[1][1]
+    del kept[1]
+    later = [_scores(2, fill) for fill in (4.0, 5.0)]
+    addresses = {x.untyped_storage().data_ptr() for x in (*kept, view, *later)}
+    assert len(addresses) == 5
+    for x, fill in zip((kept[0], view, kept[1], *later), (1.0, 2.0, 3.0, 4.0, 5.0), strict=True):
+        assert torch.equal(x, torch.full_like(x, 4 * fill))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_kept_is_bounded() -> None:
+    # Nine sizes that cannot share a block: 424 MiB, were all of them kept.
+    _scores(1)
+    gc.collect()
+    before = _resident_bytes()
+    for batch in (16, 20, 25, 32, 40, 50, 63, 79, 99):
+        _scores(batch)
+    assert _resident_bytes() - before < 300 * _MIB
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_many_threads_take_and_give_back() -> None:
+    wrong: list[float] = []
+
+    def work(fill: float) -> None:
+        for _ in range(20):
+            x = _scores(1, fill)
+            if not torch.equal(x, torch.full_like(x, 4 * fill)):
+                wrong.append(fill)
+
+    threads = [threading.Thread(target=work, args=(float(i),)) for i in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_deterministic_algorithms_take_memory_that_torch_fills() -> None:
+    first = _scores(8)
+    kept = first.data_ptr()
+    del first
+    torch.use_deterministic_algorithms(True)
+    try:
+        filled = _scores(8)
+        assert filled.data_ptr() != kept
+        assert torch.equal(filled, torch.full_like(filled, 4.0))
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -1,0 +1,14 @@
+// Large tensors in memory that outlives them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace tsattn {
+
+// An uninitialised tensor on the CPU. Getting many megabytes from the system, a page at a time, takes
+// about as long as filling them, on a virtual machine often longer, and the next step wants the same
+// again. So the memory of large tensors that are gone is kept for tensors of their size: of what was
+// given back last, 256 MiB at most.
+at::Tensor empty_lasting(at::IntArrayRef sizes, const at::TensorOptions& options);
+
+} // namespace tsattn
