@@ -3,14 +3,16 @@
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
+#include <c10/util/safe_numerics.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <deque>
-#include <functional>
+#include <memory>
 #include <mutex>
-#include <numeric>
-#include <vector>
+#include <new>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -56,11 +58,10 @@ class KeptBlocks {
     return block;
   }
 
-  void give_back(const Block& block) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      blocks_.push_back(block);
-      total_ += block.bytes;
+  // A block of more than half of what may be kept would drive out most others.
+  void give_back(const Block& block) noexcept {
+    if (block.bytes > kMost / 2 || !keep(block)) {
+      c10::free_cpu(block.data);
     }
     release(kMost);
   }
@@ -90,18 +91,34 @@ class KeptBlocks {
     }
   }
 
-  // Frees the oldest blocks until at most `most` bytes are kept.
-  void release(size_t most) {
-    std::vector<void*> gone;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      while (total_ > most) {
-        gone.push_back(blocks_.front().data);
-        total_ -= blocks_.front().bytes;
-        blocks_.pop_front();
-      }
+  bool keep(const Block& block) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    try {
+      blocks_.push_back(block);
+    } catch (const std::bad_alloc&) {
+      return false;
     }
-    std::for_each(gone.begin(), gone.end(), c10::free_cpu);
+    total_ += block.bytes;
+    return true;
+  }
+
+  // Frees the oldest blocks until at most `most` bytes are kept.
+  void release(size_t most) noexcept {
+    for (Block block = oldest(most); block.data != nullptr; block = oldest(most)) {
+      c10::free_cpu(block.data);
+    }
+  }
+
+  // Takes out the oldest block, or none where no more than `most` bytes are kept.
+  Block oldest(size_t most) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (total_ <= most) {
+      return {};
+    }
+    const Block block = blocks_.front();
+    blocks_.pop_front();
+    total_ -= block.bytes;
+    return block;
   }
 
   std::mutex mutex_;
@@ -124,15 +141,25 @@ bool must_be_filled() {
 } // namespace
 
 at::Tensor empty_lasting(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  const auto count =
-      std::accumulate(sizes.begin(), sizes.end(), int64_t{1}, std::multiplies<int64_t>());
-  const size_t bytes = static_cast<size_t>(count) * options.dtype().itemsize();
-  if (bytes < kLarge || must_be_filled()) {
+  uint64_t bytes = 0;
+  const bool is_size = std::all_of(sizes.begin(), sizes.end(), [](int64_t n) { return n >= 0; }) &&
+      !c10::safe_multiplies_u64(sizes, &bytes) &&
+      !c10::mul_overflows(bytes, uint64_t{options.dtype().itemsize()}, &bytes);
+  if (!is_size || bytes < kLarge || must_be_filled()) {
     return at::empty(sizes, options);
   }
-  const Block block = kept_blocks().take(bytes);
-  return at::from_blob(
-      block.data, sizes, [block](void*) { kept_blocks().give_back(block); }, options);
+  auto block = std::make_unique<Block>(kept_blocks().take(bytes));
+  void* data = block->data;
+  const auto give_back = [](void* x) {
+    const std::unique_ptr<Block> gone(static_cast<Block*>(x));
+    kept_blocks().give_back(*gone);
+  };
+  return at::for_blob(data, sizes)
+      .context(block.release(), give_back)
+      .allocator(c10::GetCPUAllocator()) // where it is resized
+      .resizeable_storage()
+      .options(options)
+      .make_tensor();
 }
 
 } // namespace tsattn

@@ -6,7 +6,6 @@
 #include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-#include <ATen/ops/empty.h>
 
 namespace tsattn {
 namespace {
