@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
@@ -100,7 +100,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_it_is_registered_as_torch_wants_it(p: float) -> None:
     given = [t.requires_grad_() for t in inputs((9,), 16, 8).values()]
     seed = torch.tensor(4) if p else None
-    torch.library.opcheck(torch.ops.tsattn.feedforward.default, (*given, seed, p))
+    library.opcheck(torch.ops.tsattn.feedforward.default, (*given, seed, p))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.budget import FACTOR, assert_within_budget
 from tests.calls import Calls
@@ -353,11 +353,11 @@ def test_opcheck_finds_nothing() -> None:
         (q, k, v, None, None, None, 4, False, False, 0.0, 0.5),
         (q, k, v, previous, bias, seed, 2, True, True, 0.2, 0.5),
     ):
-        torch.library.opcheck(forward, args, test_utils=tests)
+        library.opcheck(forward, args, test_utils=tests)
         output, scores, stats = (t.detach() for t in forward(*args))
         plain = [t.detach() if isinstance(t, Tensor) else t for t in args]
         for has_scores in {False, args[8]}:
-            torch.library.opcheck(
+            library.opcheck(
                 torch.ops.tsattn.attention_backward.default,
                 (
                     torch.randn_like(output), torch.randn_like(scores) if args[8] else None,

@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
@@ -98,7 +98,7 @@ def test_it_is_registered_as_torch_wants_it(p: float) -> None:
     given = [t.requires_grad_() for t in inputs(9, 16).values()]
     seed = torch.tensor(4) if p else None
     operation = torch.ops.tsattn.add_dropout_layer_norm.default
-    torch.library.opcheck(operation, (*given, seed, p, 1e-5))
+    library.opcheck(operation, (*given, seed, p, 1e-5))
 
 
 @pytest.mark.parametrize(

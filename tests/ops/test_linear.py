@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from tests.budget import assert_within_budget
@@ -99,10 +99,10 @@ def test_only_the_gradients_that_are_needed_are_computed() -> None:
 def test_opcheck_finds_nothing() -> None:
     tensors = [t.requires_grad_() for t in inputs(torch.float32, 3, 5, 16).values()]
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.tsattn.linear.default, tuple(tensors), test_utils=tests)
+    library.opcheck(torch.ops.tsattn.linear.default, tuple(tensors), test_utils=tests)
     plain = [t.detach() for t in tensors]
     arguments = (torch.randn(3, 5, 48), *plain[:2], True, False, True)
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.tsattn.linear_backward.default,
         arguments,
         test_utils=("test_schema", "test_faketensor"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.budget import assert_within_budget
 from tsattn.ops import low_rank_logits
@@ -65,7 +65,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_it_is_registered_as_torch_wants_it() -> None:
     x, maps, bias = (t.requires_grad_() for t in inputs(9, 16, 2, 3).values())
     for given in ((x, maps, bias, 2), (x, maps, None, 2)):
-        torch.library.opcheck(torch.ops.tsattn.low_rank_logits.default, given)
+        library.opcheck(torch.ops.tsattn.low_rank_logits.default, given)
 
 
 @pytest.mark.parametrize(

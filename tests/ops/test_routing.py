@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import library
 
 from tests.budget import assert_within_budget
 from tsattn.ops import count_slots, largest, softmax_rows, sort_slots
@@ -52,9 +53,9 @@ def test_slots_are_sorted_as_the_reference_sorts_them(tokens: int, experts: int)
 @pytest.mark.needs_kernels
 def test_they_are_registered_as_torch_wants_it() -> None:
     x = torch.randn(9, 5)
-    torch.library.opcheck(torch.ops.tsattn.softmax_rows.default, (x.clone().requires_grad_(),))
-    torch.library.opcheck(torch.ops.tsattn.largest.default, (x, 2))
-    torch.library.opcheck(torch.ops.tsattn.sort_slots.default, (torch.randint(0, 4, (9, 2)), 4))
+    library.opcheck(torch.ops.tsattn.softmax_rows.default, (x.clone().requires_grad_(),))
+    library.opcheck(torch.ops.tsattn.largest.default, (x, 2))
+    library.opcheck(torch.ops.tsattn.sort_slots.default, (torch.randint(0, 4, (9, 2)), 4))
 
 
 @pytest.mark.needs_kernels

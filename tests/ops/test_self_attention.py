@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.utils.checkpoint
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.budget import assert_within_budget
 from tsattn.ops import active_attention, build, self_attention
@@ -123,10 +123,10 @@ def test_opcheck_finds_nothing() -> None:
     forward = torch.ops.tsattn.self_attention_forward.default
     arguments = (rows, link, philox.draw_seed(), *settings)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(forward, arguments, test_utils=tests)
+    library.opcheck(forward, arguments, test_utils=tests)
     plain = [row.detach() for row in rows]
     output, _, stats = forward(plain, link.detach(), philox.draw_seed(), *settings)
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.tsattn.self_attention_backward.default,
         (
             torch.randn_like(output), torch.randn(2, 1, 7, 16), plain, philox.draw_seed(), output,

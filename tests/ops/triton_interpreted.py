@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from tests.budget import assert_within_budget
 from tests.ops.attention_cases import CASES, Case
@@ -248,11 +248,11 @@ def test_the_operation_passes_opcheck(length: int) -> None:
     q, k, v = (draw(1, 2, length, 8).requires_grad_() for _ in "qkv")
     previous = draw(1, 2, length, length).requires_grad_()
     mask = torch.rand(length, length) > 0.2
-    torch.library.opcheck(
+    library.opcheck(
         active_attention_triton,
         (q, k, v, previous, mask, SEED, "gelu", True, False, 0.2, 0.5),
     )
-    torch.library.opcheck(
+    library.opcheck(
         active_attention_triton, (q, k, v, None, None, None, "tanh", False, True, 0.0, 0.5)
     )
 
@@ -265,7 +265,7 @@ def test_the_operations_gradient_passes_opcheck() -> None:
     )
     settings = ("silu", False, 0.0, 0.5)
     for g_scores, wants in ((scores, True), (None, False)):
-        torch.library.opcheck(
+        library.opcheck(
             active_attention_triton_backward,
             (output, g_scores, q, k, v, scores, mask, None, output, lse, *settings, wants, wants),
         )

@@ -211,7 +211,8 @@ Three backward(
       tile.finish_slice(biases.mutable_data_ptr<float>() + s * p.maps);
     }
   });
-  return {to_x, matrices.sum(0), bias.has_value() ? biases.sum(0) : empty_lasting({0}, x.options())};
+  const Tensor to_bias = bias.has_value() ? biases.sum(0) : empty_lasting({0}, x.options());
+  return {to_x, matrices.sum(0), to_bias};
 }
 
 class LowRankLogits : public Function<LowRankLogits> {

@@ -6,7 +6,6 @@
 #include "../cpu/lasting.h"
 #include "../cpu/seed.h"
 
-
 namespace tsattn {
 namespace {
 
@@ -40,10 +39,10 @@ Results forward(
   const auto dropout = dropout_of(p, seed);
   const Tensor r = residual.contiguous(), in = x.contiguous(), w = weight.contiguous(),
                b = bias.contiguous();
-  Tensor out = tsattn::empty_lasting(x.sizes(), residual.options()),
-         total = tsattn::empty_lasting(x.sizes(), residual.options()),
-         mean = tsattn::empty_lasting({shape.rows}, residual.options()),
-         inverse = tsattn::empty_lasting({shape.rows}, residual.options());
+  Tensor out = empty_lasting(x.sizes(), residual.options()),
+         total = empty_lasting(x.sizes(), residual.options()),
+         mean = empty_lasting({shape.rows}, residual.options()),
+         inverse = empty_lasting({shape.rows}, residual.options());
   const auto run = [&]<class X>() {
     layer_norm_forward<X>(
         shape, dropout, r.const_data_ptr<float>(), in.const_data_ptr<X>(),
@@ -65,10 +64,10 @@ Results backward(
   check(weight, {shape.features});
   const auto dropout = dropout_of(p, seed);
   const Tensor g = grad.contiguous(), s = total.contiguous(), w = weight.contiguous();
-  Tensor grad_residual = tsattn::empty_lasting(total.sizes(), total.options()),
-         grad_x = tsattn::empty_lasting(total.sizes(), total.options().dtype(dtype)),
-         grad_weight = tsattn::empty_lasting({shape.features}, total.options()),
-         grad_bias = tsattn::empty_lasting({shape.features}, total.options());
+  Tensor grad_residual = empty_lasting(total.sizes(), total.options()),
+         grad_x = empty_lasting(total.sizes(), total.options().dtype(dtype)),
+         grad_weight = empty_lasting({shape.features}, total.options()),
+         grad_bias = empty_lasting({shape.features}, total.options());
   const auto run = [&]<class X>() {
     layer_norm_backward<X>(
         shape, dropout, g.const_data_ptr<float>(), s.const_data_ptr<float>(),
