@@ -44,6 +44,7 @@ _SOURCES = (
     "feedforward/feedforward_cpu.cpp",
     "feedforward/feedforward_bindings.cpp",
     "linear/column_sums.cpp",
+    "linear/dense.cpp",
     "linear/linear_cpu.cpp",
     "linear/narrow.cpp",
     "low_rank/low_rank_cpu.cpp",

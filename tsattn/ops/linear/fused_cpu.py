@@ -41,7 +41,7 @@ def obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
 
 @torch.library.register_fake("tsattn::linear")
 def _forward_fake(x: Tensor, weight: Tensor, bias: Any) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
+    return weight.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 @torch.library.register_fake("tsattn::linear_backward")

@@ -1,8 +1,10 @@
-// A linear map and its derivatives. Between few features it is computed here (narrow.h); other
-// products with the weight go to oneDNN's pointwise linear, which adds the bias as it writes, and the
-// gradient of the weight is torch's own product. Schemas in fused_cpu.py.
+// A linear map and its derivatives. Between few features (narrow.h), and between many where the
+// processor has what it takes (dense.h), it is computed here; other products with the weight go to
+// oneDNN's pointwise linear, which adds the bias as it writes, and the gradient of the weight is torch's
+// own product. Schemas in fused_cpu.py.
 
 #include "column_sums.h"
+#include "dense.h"
 #include "narrow.h"
 
 #include "../cpu/autograd.h"
@@ -43,6 +45,80 @@ Tensor narrow_forward(const Tensor& rows, const Tensor& weight_, const OptionalT
   return y;
 }
 
+Tensor scratch(int64_t floats) {
+  return tsattn::empty_lasting({floats}, at::TensorOptions(at::kFloat));
+}
+
+// Rows may be float32 beside a weight of bfloat16.
+bool is_dense(const Tensor& x, const Tensor& weight) {
+  const auto dtype = weight.scalar_type();
+  const int64_t width = weight.size(1), features = weight.size(0);
+  const int64_t rows = width == 0 ? 0 : x.numel() / width;
+  if (x.scalar_type() != dtype && x.scalar_type() != at::kFloat) {
+    return false;
+  }
+  return dtype == at::kFloat     ? dense_fits<float>(rows, width, features)
+      : dtype == at::kBFloat16 && dense_fits<c10::BFloat16>(rows, width, features);
+}
+
+// Calls run<X, T>() for rows of X and a weight of T.
+template <class Run>
+void with_types(const Tensor& rows, const Tensor& weight, Run&& run) {
+  if (weight.scalar_type() == at::kFloat) {
+    run.template operator()<float, float>();
+  } else if (rows.scalar_type() == at::kFloat) {
+    run.template operator()<float, c10::BFloat16>();
+  } else {
+    run.template operator()<c10::BFloat16, c10::BFloat16>();
+  }
+}
+
+template <class X, class T>
+DenseLinear<X, T> dense_problem(const Tensor& rows, const Tensor& weight) {
+  return {
+      rows.size(0), weight.size(1), weight.size(0), rows.const_data_ptr<X>(),
+      weight.const_data_ptr<T>()};
+}
+
+Tensor dense_forward(const Tensor& rows, const Tensor& weight_, const OptionalTensor& bias_) {
+  const Tensor weight = weight_.contiguous();
+  const Tensor bias = bias_.has_value() ? bias_->contiguous() : Tensor();
+  TORCH_CHECK(
+      !bias.defined() || bias.scalar_type() == weight.scalar_type(), "expected a bias of ",
+      weight.scalar_type(), ", got ", bias.scalar_type());
+  const Tensor packed = scratch(dense_scratch(weight.size(1), weight.size(0)));
+  Tensor y = tsattn::empty_lasting({rows.size(0), weight.size(0)}, weight.options());
+  with_types(rows, weight, [&]<class X, class T>() {
+    dense_forward<X, T>(
+        dense_problem<X, T>(rows, weight), bias.defined() ? bias.const_data_ptr<T>() : nullptr,
+        y.mutable_data_ptr<T>(), packed.mutable_data_ptr<float>());
+  });
+  return y;
+}
+
+Tensor dense_grad_input(const Tensor& grad, const Tensor& rows, const Tensor& weight_) {
+  const Tensor weight = weight_.contiguous();
+  const Tensor packed = scratch(dense_scratch(weight.size(1), weight.size(0)));
+  Tensor grad_x = tsattn::empty_lasting(rows.sizes(), rows.options());
+  with_types(rows, weight, [&]<class X, class T>() {
+    dense_grad_input<X, T>(
+        dense_problem<X, T>(rows, weight), grad.const_data_ptr<T>(), grad_x.mutable_data_ptr<X>(),
+        packed.mutable_data_ptr<float>());
+  });
+  return grad_x;
+}
+
+Tensor dense_grad_weight(const Tensor& grad, const Tensor& rows, const Tensor& weight) {
+  const Tensor sums = scratch(dense_sums(rows.size(0), weight.size(1), weight.size(0)));
+  Tensor grad_weight = tsattn::empty_lasting(weight.sizes(), weight.options());
+  with_types(rows, weight, [&]<class X, class T>() {
+    dense_grad_weight<X, T>(
+        dense_problem<X, T>(rows, weight), grad.const_data_ptr<T>(),
+        grad_weight.mutable_data_ptr<T>(), sums.mutable_data_ptr<float>());
+  });
+  return grad_weight;
+}
+
 // rows W' + bias
 Tensor multiply(const Tensor& rows, const Tensor& weight, const OptionalTensor& bias) {
   static const auto known =
@@ -68,8 +144,9 @@ Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   const Tensor rows = rows_of(x);
-  const Tensor y =
-      is_narrow(x, weight) ? narrow_forward(rows, weight, bias) : multiply(rows, weight, bias);
+  const Tensor y = is_narrow(x, weight) ? narrow_forward(rows, weight, bias)
+      : is_dense(rows, weight)          ? dense_forward(rows, weight, bias)
+                                        : multiply(rows.to(weight.scalar_type()), weight, bias);
   return y.view(sizes);
 }
 
@@ -110,17 +187,26 @@ std::tuple<Tensor, Tensor, Tensor> backward(
   if (is_narrow(x, weight)) {
     return narrow_backward(grad, x, weight, need_x, need_weight, need_bias);
   }
-  const Tensor rows = rows_of(grad);
+  const auto dtype = weight.scalar_type();
+  const Tensor rows = rows_of(x), by = rows_of(grad);
+  const bool dense = by.scalar_type() == dtype && is_dense(rows, weight);
   const Tensor nothing = tsattn::empty_lasting({0}, weight.options());
-  Tensor grad_x = nothing;
-  if (need_x) {
+  const auto grad_input = [&] {
+    if (dense) {
+      return dense_grad_input(by, rows, weight);
+    }
     // in bfloat16 torch's product is oneDNN's as well, and takes the weight as it lies
-    grad_x = grad.scalar_type() == at::kFloat ? multiply(rows, weight.t(), {}) : at::mm(rows, weight);
-    grad_x = grad_x.view(x.sizes());
-  }
+    const Tensor y = dtype == at::kFloat ? multiply(by, weight.t(), {}) : at::mm(by, weight);
+    return y.to(x.scalar_type());
+  };
+  const auto grad_weight = [&] {
+    return dense && dense_sums_fit(weight.size(1), weight.size(0))
+        ? dense_grad_weight(by, rows, weight)
+        : at::mm(by.t(), rows.to(dtype));
+  };
   return {
-      grad_x, need_weight ? at::mm(rows.t(), rows_of(x)) : nothing,
-      need_bias ? sum_rows(rows) : nothing};
+      need_x ? grad_input().view(x.sizes()) : x.new_empty({0}), need_weight ? grad_weight() : nothing,
+      need_bias ? sum_rows(by) : nothing};
 }
 
 class Linear : public Function<Linear> {
@@ -164,8 +250,10 @@ Tensor linear_autocast(const Tensor& x, const Tensor& weight, const OptionalTens
   const auto cast = [&](const Tensor& t) {
     return at::autocast::cached_cast(dtype, t, c10::DeviceType::CPU);
   };
+  const Tensor w = cast(weight);
+  const bool as_it_is = x.scalar_type() == at::kFloat && is_dense(x, w); // rounded slice by slice
   return compute.call(
-      cast(x), cast(weight), bias.has_value() ? OptionalTensor(cast(*bias)) : OptionalTensor());
+      as_it_is ? x : cast(x), w, bias.has_value() ? OptionalTensor(cast(*bias)) : OptionalTensor());
 }
 
 } // namespace
