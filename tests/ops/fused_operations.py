@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from tsattn.ops import (
+    LayerWeights,
     active_attention,
     add_dropout,
     add_dropout_batch_norm,
     add_dropout_layer_norm,
     dropout,
+    encode,
     expert_feedforward,
     feedforward,
     gelu_dropout,
@@ -117,10 +119,39 @@ def _layer_norm() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     return (add_dropout_layer_norm(*leaves, p=P, impl="cpu"),), leaves
 
 
-def _linear(dtype: torch.dtype) -> Operation:
+def _linear(dtype: torch.dtype, width: int, features: int) -> Operation:
     def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        leaves = _leaves((3, 531, 17), (35, 17), (35,), dtype=dtype)
+        leaves = _leaves((3, 531, width), (features, width), (features,), dtype=dtype)
         return (linear_cpu.linear(*leaves),), leaves
+
+    return run
+
+
+def encoder_weights(
+    layers: int, width: int, hidden: int, dtype: torch.dtype = torch.float32
+) -> list[LayerWeights]:
+    """Draw the weights of an encoder, matrices of ``dtype``."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape) / shape[-1] ** 0.5
+
+    def layer() -> LayerWeights:
+        row = [draw(width) for _ in range(6)]
+        return LayerWeights(
+            draw(3 * width, width).to(dtype), draw(3 * width), draw(width, width).to(dtype),
+            row[0], draw(hidden, width).to(dtype), draw(hidden), draw(width, hidden).to(dtype),
+            row[1], row[2].abs() + 0.5, row[3], row[4].abs() + 0.5, row[5],
+        )  # fmt: skip
+
+    return [layer() for _ in range(layers)]
+
+
+def _encode(dtype: torch.dtype) -> Operation:
+    def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        weights = encoder_weights(3, 48, 80, dtype)
+        with torch.no_grad():
+            x = torch.randn(7, 43, 48)
+            return (encode(x, weights, num_heads=6, activation="silu", impl="cpu"),), ()
 
     return run
 
@@ -138,7 +169,9 @@ OPERATIONS: Mapping[str, Operation] = {
         "dropout": _elementwise(dropout, 1, dtype),
         "add_dropout": _elementwise(add_dropout, 2, dtype),
         "gelu_dropout": _elementwise(gelu_dropout, 1, dtype),
-        "linear": _linear(dtype),
+        "linear": _linear(dtype, 17, 35),
+        "dense linear": _linear(dtype, 64, 98),
+        "encoder": _encode(dtype),
         "experts": _experts(dtype, 431, 48, 32),
         "narrow experts": _experts(dtype, 731, 16, 32),
     }.items()
@@ -156,7 +189,8 @@ def results(operation: Operation) -> list[Tensor]:
     torch.manual_seed(8)
     outputs, leaves = operation()
     above = [torch.randn(o.shape).to(o.dtype) for o in outputs]
-    return [*(o.detach() for o in outputs), *torch.autograd.grad(outputs, leaves, above)]
+    gradients = torch.autograd.grad(outputs, leaves, above) if leaves else ()
+    return [*(o.detach() for o in outputs), *gradients]
 
 
 if __name__ == "__main__":

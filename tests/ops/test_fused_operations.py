@@ -43,6 +43,8 @@ def test_one_and_two_threads_give_the_same_bits(name: str) -> None:
 def test_a_second_derivative_is_right_or_refused_with_what_to_do(name: str) -> None:
     torch.manual_seed(8)
     outputs, leaves = OPERATIONS[name]()
+    if not leaves:
+        pytest.skip("it has no first one either, and says so")
     if name.startswith(("dropout", "add_dropout")):  # linear: their own derivative
         outputs = tuple(output.square() for output in outputs)
         total = sum(output.sum() for output in outputs)

@@ -32,8 +32,50 @@ def test_output_and_gradients_stay_within_the_error_budget(
     assert_within_budget(fused_cpu.linear, F.linear, inputs(dtype, *shape, features=features))
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
-    tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, 16).items()}
+DENSE = [(56, 32, 32), (57, 96, 45), (113, 45, 96), (2, 700, 64, 50), (3000, 130, 34),
+         (70, 2048, 40), (60, 40, 2050), (61, 1100, 600)]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", DENSE, ids=str)
+def test_products_between_many_features_stay_within_the_error_budget(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    """Whole strips and panels and what is left over, even and odd, rows a page apart, segments."""
+    *rows, features = shape
+    assert_within_budget(fused_cpu.linear, F.linear, inputs(dtype, *rows, features=features))
+
+
+@pytest.mark.parametrize("shape", [(57, 96), (2, 700, 64), (20, 64), (57, 45)], ids=str)
+def test_rows_of_float_beside_a_weight_of_bfloat16(shape: tuple[int, ...]) -> None:
+    given = inputs(torch.float32, *shape)
+    x = given["x"].requires_grad_()
+    weight, bias = (given[name].bfloat16().requires_grad_() for name in ("weight", "bias"))
+    output = torch.ops.tsattn.linear(x, weight, bias)
+    assert output.dtype == torch.bfloat16
+    rounded = x.detach().bfloat16().requires_grad_()
+    expected = F.linear(rounded, weight, bias)
+    torch.testing.assert_close(output, expected)
+    above = torch.randn(output.shape).bfloat16()
+    found = torch.autograd.grad(output, (x, weight, bias), above)
+    wanted = torch.autograd.grad(expected, (rounded, weight, bias), above)
+    assert [g.dtype for g in found] == [torch.float32, torch.bfloat16, torch.bfloat16]
+    for one, two in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, two.to(one.dtype), rtol=2e-2, atol=2e-2)
+
+
+def test_infinity_and_nan_stay_in_their_rows() -> None:
+    x, weight = torch.randn(61, 64), torch.randn(70, 64)
+    x[7], x[60, 3], weight[69, 5] = float("nan"), float("inf"), float("nan")
+    for dtype in (torch.float32, torch.bfloat16):
+        given = x.to(dtype), weight.to(dtype)
+        finite = fused_cpu.linear(*given, None).isfinite()
+        assert torch.equal(finite, F.linear(*given).isfinite())
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_the_number_of_threads_changes_nothing(width: int) -> None:
+    tensors = {n: t.requires_grad_() for n, t in inputs(torch.float32, 3000, width).items()}
     found: list[tuple[Tensor, ...]] = []
     try:
         for threads in (1, 2):

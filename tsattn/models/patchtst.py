@@ -24,13 +24,14 @@ from tsattn.nn import (
 )
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.covariates import PatchCovariates, Told
+from tsattn.nn.evaluation import evaluate_at_once
 from tsattn.nn.norm import NormKind, WindowStatistics
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
 
-_CACHED_FEATURES = 1 << 19
-"""Tokens times width of the channels that are evaluated together: 2 MiB in float32."""
+_CACHED_FEATURES = 1 << 21
+"""Tokens times width of the channels that are evaluated together: 8 MiB in float32."""
 
 
 class PatchTST(ForecastNetwork):
@@ -295,6 +296,9 @@ class PatchTST(ForecastNetwork):
         return all(type(layer.feedforward) is FeedForward for layer in self.layers)
 
     def _apply_layers(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
+        evaluated = evaluate_at_once(self.layers, x_BPD)
+        if evaluated is not None:
+            return evaluated, {}
         factors = None
         losses: Losses = {}
         for layer in self.layers:

@@ -34,5 +34,9 @@ def apply_together(x: Tensor, *maps: nn.Module) -> Tensor:
 
 def is_plain(part: nn.Module) -> TypeGuard[nn.Linear]:
     """Say whether nobody replaced or parametrised the map, or watches its calls through a hook."""
-    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
-    return type(part) in (nn.Linear, Linear) and not any(hooks)
+    return type(part) in (nn.Linear, Linear) and not is_watched(part)
+
+
+def is_watched(part: nn.Module) -> bool:
+    """Say whether somebody watches the calls of this module through a hook."""
+    return any((part._forward_hooks, part._forward_pre_hooks, part._backward_hooks))

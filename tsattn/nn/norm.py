@@ -120,6 +120,11 @@ class TokenBatchNorm(nn.BatchNorm1d):
         """Normalise every feature over all tokens of the batch."""
         return super().forward(input.flatten(0, 1)).view_as(input)
 
+    def fixed_map(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift of every feature in evaluation, ``x * scale + shift``."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
     def normalise_sum(self, residual: Tokens, branch: Tokens, p: float) -> Tensor:
         """Normalise ``residual + drop(branch)`` in one operation; dropout with probability p."""
         rows = residual.shape[0] * residual.shape[1]

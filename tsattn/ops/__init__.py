@@ -3,6 +3,7 @@
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention, self_attention
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
+from tsattn.ops.encoder import LayerWeights, encode, encodes_at_once
 from tsattn.ops.experts import expert_feedforward
 from tsattn.ops.feedforward import feedforward
 from tsattn.ops.impl import Impl, availability
@@ -14,6 +15,7 @@ from tsattn.ops.routing import count_slots, largest, softmax_rows, sort_slots
 __all__ = [
     "VALUE_ACTIVATIONS",
     "Impl",
+    "LayerWeights",
     "ValueActivation",
     "active_attention",
     "add_dropout",
@@ -22,6 +24,8 @@ __all__ = [
     "availability",
     "count_slots",
     "dropout",
+    "encode",
+    "encodes_at_once",
     "expert_feedforward",
     "feedforward",
     "gelu_dropout",

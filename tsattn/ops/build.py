@@ -38,6 +38,8 @@ _SOURCES = (
     "attention/fused_cpu_backward.cpp",
     "dropout/dropout_bindings.cpp",
     "dropout/dropout_cpu.cpp",
+    "encoder/encoder_cpu.cpp",
+    "encoder/encoder_bindings.cpp",
     "experts/experts_cpu.cpp",
     "experts/narrow_experts_cpu.cpp",
     "experts/experts_bindings.cpp",

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -16,6 +17,8 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
 #endif
 
@@ -23,7 +26,22 @@ namespace tsattn {
 namespace {
 
 constexpr size_t kLarge = size_t{256} << 10;
-constexpr size_t kMost = size_t{256} << 20;
+
+// How much is kept: what TSATTN_KEEP_MIB says; else a GiB, and of a small machine a sixteenth of its
+// memory.
+size_t most_kept() {
+  constexpr size_t kMiB = size_t{1} << 20, kMost = size_t{1} << 30;
+  if (const char* chosen = std::getenv("TSATTN_KEEP_MIB"); chosen != nullptr && *chosen != '\0') {
+    return static_cast<size_t>(std::max(0L, std::strtol(chosen, nullptr, 10))) * kMiB;
+  }
+#if defined(_SC_PHYS_PAGES)
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0) {
+    return std::min(kMost, static_cast<size_t>(pages) / 16 * static_cast<size_t>(page));
+  }
+#endif
+  return kMost / 4;
+}
 
 struct Block {
   void* data = nullptr;
@@ -60,10 +78,10 @@ class KeptBlocks {
 
   // A block of more than half of what may be kept would drive out most others.
   void give_back(const Block& block) noexcept {
-    if (block.bytes > kMost / 2 || !keep(block)) {
+    if (block.bytes > most_ / 2 || !keep(block)) {
       c10::free_cpu(block.data);
     }
-    release(kMost);
+    release(most_);
   }
 
  private:
@@ -121,6 +139,7 @@ class KeptBlocks {
     return block;
   }
 
+  const size_t most_ = most_kept();
   std::mutex mutex_;
   std::deque<Block> blocks_;
   size_t total_ = 0;

@@ -28,11 +28,6 @@ bool has_matrix_units() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 24 & 1u) != 0;
 }
 
-// Few rows are dealt out evenly; every row is computed alike in either case.
-int64_t slice_rows(int64_t rows) {
-  return std::min(kSlice, round_up(pieces(rows, at::get_num_threads()), kStrip));
-}
-
 // y [rows, b.columns] = x B + bias
 template <class T, class X, class Y>
 void multiply_rows(const X* x, int64_t rows, const Panels& b, const float* bias, Y* y) {
@@ -53,22 +48,24 @@ void multiply_rows(const X* x, int64_t rows, const Panels& b, const float* bias,
 } // namespace
 
 template <class T>
-bool dense_fits(int64_t rows, int64_t width, int64_t features) {
-  // up to so many words of a row a panel and a strip of rows share the second cache
-  constexpr int64_t kLongest = 2048, kLeast = 32;
-  if (rows < kSlice || std::min(width, features) < kLeast) {
-    return false;
-  }
+bool dense_runs() {
   if constexpr (std::is_same_v<T, float>) {
-    return std::max(width, features) <= kLongest;
+    return true;
   }
 #if defined(TSATTN_PAIRS)
   static const bool matrix_units = has_matrix_units();
-  return !matrix_units && width % 2 == 0 && features % 2 == 0 &&
-      std::max(width, features) <= 2 * kLongest;
+  return !matrix_units;
 #else
   return false;
 #endif
+}
+
+template <class T>
+bool dense_fits(int64_t rows, int64_t width, int64_t features) {
+  constexpr int64_t kLongest = 8192, kLeast = 32; // numbers of a row: a strip of rows stays in cache
+  return rows >= kSlice && std::min(width, features) >= kLeast &&
+      std::max(width, features) <= kLongest && width % kPerWord<T> == 0 &&
+      features % kPerWord<T> == 0 && dense_runs<T>();
 }
 
 template <class X, class T>
@@ -122,6 +119,11 @@ void dense_grad_weight(const DenseLinear<X, T>& p, const T* grad, T* grad_weight
 #else
 
 template <class T>
+bool dense_runs() {
+  return false;
+}
+
+template <class T>
 bool dense_fits(int64_t, int64_t, int64_t) {
   return false;
 }
@@ -141,6 +143,8 @@ void dense_grad_weight(const DenseLinear<X, T>&, const T*, T*, float*) {}
 
 #endif
 
+template bool dense_runs<float>();
+template bool dense_runs<c10::BFloat16>();
 template bool dense_fits<float>(int64_t, int64_t, int64_t);
 template bool dense_fits<c10::BFloat16>(int64_t, int64_t, int64_t);
 

@@ -16,8 +16,12 @@ struct DenseLinear {
   const T* weight;
 };
 
-// Whether these products are computed here: the processor has the registers and, for bfloat16, the
-// instruction and no matrix units, and neither side is so narrow or so long that a library does better.
+// Whether this processor has the registers and, for bfloat16, the instruction and no matrix units.
+template <class T>
+bool dense_runs();
+
+// Whether these products are computed here, too: neither side is so narrow or so long that a library
+// does better.
 template <class T>
 bool dense_fits(int64_t rows, int64_t width, int64_t features);
 

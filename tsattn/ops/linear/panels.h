@@ -44,61 +44,113 @@ TSATTN_INLINE Vec broadcast(const float* word) {
   return Vec(bits);
 }
 
-// c[m] += sum_i a[m row + i step] b[i]
-template <class T, int M>
+// c[m] += sum_i a[m row + i step] b[i] for the first W vectors of a panel
+template <class T, int M, int W>
 TSATTN_INLINE void add_strip(
-    const float* a, int64_t row, int64_t step, const float* b, int64_t inner, Vec (&c)[M][2]) {
+    const float* a, int64_t row, int64_t step, const float* b, int64_t inner, Vec (&c)[M][W]) {
   for (int64_t i = 0; i < inner; ++i) {
-    const Vec left = Vec::loadu(b + i * kPanel), right = Vec::loadu(b + i * kPanel + kLanes);
+    Vec x[W];
+#pragma GCC unroll 2
+    for (int w = 0; w < W; ++w) {
+      x[w] = Vec::loadu(b + i * kPanel + w * kLanes);
+    }
 #pragma GCC unroll 14
     for (int m = 0; m < M; ++m) {
       const Vec word = broadcast(a + m * row + i * step);
-      c[m][0] = add_product<T>(word, left, c[m][0]);
-      c[m][1] = add_product<T>(word, right, c[m][1]);
+#pragma GCC unroll 2
+      for (int w = 0; w < W; ++w) {
+        c[m][w] = add_product<T>(word, x[w], c[m][w]);
+      }
     }
   }
 }
 
-// One or two vectors of a row, as many of their lanes as there are columns.
-struct Columns {
-  Tail left, right;
-  explicit Columns(int64_t count)
-      : left(std::min(count, kLanes)), right(std::max<int64_t>(count - kLanes, 0)) {}
-  TSATTN_INLINE Vec load(const float* p, int half) const {
-    return half == 0 ? left.load(p) : right.load(p + kLanes);
+constexpr int64_t kBlock = 256; // words of a row
+
+// The same for rows longer than a block. Long sums go block by block, as those of libraries do: less
+// rounding.
+template <class T, int M, int W>
+TSATTN_INLINE void add_strip_in_blocks(
+    const float* a, int64_t row, const float* b, int64_t inner, Vec (&c)[M][W]) {
+  add_strip<T, M, W>(a, row, 1, b, kBlock, c);
+  for (int64_t i = kBlock; i < inner; i += kBlock) {
+    float sums[M][W][kLanes];
+#pragma GCC unroll 14
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+      for (int w = 0; w < W; ++w) {
+        c[m][w].store(sums[m][w]);
+        c[m][w] = Vec(0.0f);
+      }
+    }
+    add_strip<T, M, W>(a + i, row, 1, b + i * kPanel, std::min(inner - i, kBlock), c);
+#pragma GCC unroll 14
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+      for (int w = 0; w < W; ++w) {
+        c[m][w] = c[m][w] + Vec::loadu(sums[m][w]);
+      }
+    }
   }
-  TSATTN_INLINE void store(float* p, const Vec (&c)[2]) const {
-    left.store(p, c[0]);
-    right.store(p + kLanes, c[1]);
-  }
-  TSATTN_INLINE void store(c10::BFloat16* p, const Vec (&c)[2]) const {
+}
+
+TSATTN_INLINE void store(float* p, const Tail& lanes, const Vec& x) {
+  lanes.store(p, x);
+}
+
+TSATTN_INLINE void store(c10::BFloat16* p, const Tail& lanes, const Vec& x) {
 #if defined(TSATTN_PAIRS)
-    _mm256_mask_storeu_epi16(p, left.lanes, (__m256i)_mm512_cvtneps_pbh(c[0]));
-    _mm256_mask_storeu_epi16(p + kLanes, right.lanes, (__m256i)_mm512_cvtneps_pbh(c[1]));
+  _mm256_mask_storeu_epi16(p, lanes.lanes, (__m256i)_mm512_cvtneps_pbh(x));
 #else
-    left.store(p, c[0]);
-    right.store(p + kLanes, c[1]);
+  lanes.store(p, x);
 #endif
-  }
+}
+
+// What becomes of a sum before it is stored: nothing.
+struct AsItIs {
+  TSATTN_INLINE Vec operator()(int64_t, int64_t, const Tail&, const Vec& sum) const { return sum; }
 };
 
-// y[m] = a[m] b + bias for M rows and the columns of one panel
-template <class T, int M, class Y>
+// What a strip is multiplied with, and where the product goes.
+template <class Y, class Finish>
+struct PanelProduct {
+  const float* panel;
+  int64_t inner;
+  const float* bias; // of the panel's columns, or null
+  const Finish& finish;
+  int64_t column, count; // of the panel
+  Y* y;
+  int64_t ldy;
+};
+
+// y[row + m] = finish(row + m, column, lanes, a[m] b + bias) for M rows and W vectors of columns
+template <class T, int M, int W, bool kLong, class Y, class Finish>
 __attribute__((noinline)) void strip_product(
-    const float* a, int64_t row, const float* b, int64_t inner, const float* bias,
-    const Columns& columns, Y* y, int64_t ldy) {
-  Vec c[M][2];
-  const Vec left = bias == nullptr ? Vec(0.0f) : columns.load(bias, 0);
-  const Vec right = bias == nullptr ? Vec(0.0f) : columns.load(bias, 1);
+    const float* a, int64_t ld, int64_t row, const PanelProduct<Y, Finish>& p) {
+  const Tail last(p.count - (W - 1) * kLanes);
+  const auto lanes = [&](int w) { return w < W - 1 ? Tail(kLanes) : last; };
+  Vec c[M][W];
+#pragma GCC unroll 2
+  for (int w = 0; w < W; ++w) {
+    c[0][w] = p.bias == nullptr ? Vec(0.0f) : lanes(w).load(p.bias + w * kLanes);
 #pragma GCC unroll 14
-  for (int m = 0; m < M; ++m) {
-    c[m][0] = left;
-    c[m][1] = right;
+    for (int m = 1; m < M; ++m) {
+      c[m][w] = c[0][w];
+    }
   }
-  add_strip<T, M>(a, row, 1, b, inner, c);
+  if constexpr (kLong) {
+    add_strip_in_blocks<T, M, W>(a, ld, p.panel, p.inner, c);
+  } else {
+    add_strip<T, M, W>(a, ld, 1, p.panel, p.inner, c);
+  }
 #pragma GCC unroll 14
   for (int m = 0; m < M; ++m) {
-    columns.store(y + m * ldy, c[m]);
+#pragma GCC unroll 2
+    for (int w = 0; w < W; ++w) {
+      const int64_t column = p.column + w * kLanes;
+      const Vec done = p.finish(row + m, column, lanes(w), c[m][w]);
+      store(p.y + (row + m) * p.ldy + column, lanes(w), done);
+    }
   }
 }
 
@@ -134,20 +186,27 @@ class Ahead {
   int64_t one_step_ = 0, two_step_ = 0;
 };
 
-// y = a B + bias for a few rows; `row` words lie between two rows of a.
-template <class T, class Y>
+// y = finish(a B + bias) for a few rows; `ld` words lie between two rows of a.
+template <class T, class Y, class Finish = AsItIs>
 inline void slice_product(
-    const float* a, int64_t row, int64_t rows, const Panels& b, const float* bias, Y* y,
-    int64_t ldy, Ahead ahead = {}) {
+    const float* a, int64_t ld, int64_t rows, const Panels& b, const float* bias, Y* y,
+    int64_t ldy, Ahead ahead = {}, const Finish& finish = {}) {
   for (int64_t n = 0; n < b.columns; n += kPanel) {
-    const Columns columns(std::min(kPanel, b.columns - n));
-    const float* panel = b.panel(n);
-    const float* here = bias == nullptr ? nullptr : bias + n;
+    const PanelProduct<Y, Finish> p{
+        b.panel(n), b.inner, bias == nullptr ? nullptr : bias + n, finish, n,
+        std::min(kPanel, b.columns - n), y, ldy};
     int64_t m = 0;
     const auto strips = [&]<int M>() {
       for (; m + M <= rows; m += M) {
         ahead.fetch();
-        strip_product<T, M>(a + m * row, row, panel, b.inner, here, columns, y + m * ldy + n, ldy);
+        const float* here = a + m * ld;
+        if (b.inner > kBlock) {
+          p.count > kLanes ? strip_product<T, M, 2, true>(here, ld, m, p)
+                           : strip_product<T, M, 1, true>(here, ld, m, p);
+        } else {
+          p.count > kLanes ? strip_product<T, M, 2, false>(here, ld, m, p)
+                           : strip_product<T, M, 1, false>(here, ld, m, p);
+        }
       }
     };
     strips.template operator()<kStrip>();
@@ -155,12 +214,6 @@ inline void slice_product(
     strips.template operator()<4>();
     strips.template operator()<1>();
   }
-}
-
-// Packs columns [column, column + kPanel) of W' for a W of rows [columns, inner], ld words apart.
-inline void pack_turned(
-    const float* w, int64_t ld, int64_t column, int64_t columns, int64_t inner, float* panel) {
-  transpose(w + column * ld, ld, std::min(kPanel, columns - column), inner, panel, kPanel);
 }
 
 template <class T>

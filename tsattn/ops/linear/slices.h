@@ -21,6 +21,11 @@ inline int64_t pieces(int64_t count, int64_t size) {
   return (count + size - 1) / size;
 }
 
+// Rows of a slice. Few rows are dealt out evenly; every row is computed alike in either case.
+inline int64_t slice_rows(int64_t rows) {
+  return std::min(kSlice, round_up(pieces(rows, at::get_num_threads()), kStrip));
+}
+
 // How many products of a strip and a panel there are.
 inline int64_t tiles_of(int64_t rows, int64_t columns) {
   return pieces(rows, kStrip) * pieces(columns, kPanel);
@@ -190,7 +195,7 @@ class OuterProducts {
       c[m][0] = Vec(0.0f);
       c[m][1] = Vec(0.0f);
     }
-    add_strip<T, kStrip>(strip, 1, kStripWords, panel_.data(), steps, c);
+    add_strip<T, kStrip, 2>(strip, 1, kStripWords, panel_.data(), steps, c);
 #pragma GCC unroll 14
     for (int m = 0; m < kStrip; ++m) {
       float* to = sums + m * kPanel;

@@ -1,0 +1,100 @@
+"""Networks whose layers are evaluated all at once: the same forecast, and nobody overlooked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.calls import Calls
+from tsattn.models import PatchTST
+from tsattn.ops import build
+
+SIZES: dict[str, Any] = {"d_model": 32, "num_heads": 4, "d_ff": 64, "value_activation": "tanh"}
+
+
+@pytest.fixture(autouse=True)
+def _kernels() -> None:
+    if not build.is_ready():
+        pytest.skip(build.status().reason)
+
+
+def trained(**options: Any) -> PatchTST:
+    """A network whose normalisations have seen something."""
+    network = PatchTST(3, 48, 12, **(SIZES | options))
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(8, 48, 3).cumsum(1))
+    return network.eval()
+
+
+def is_taken_at_once(network: nn.Module, x: torch.Tensor) -> bool:
+    with torch.no_grad(), Calls() as calls:
+        network(x)
+    return "tsattn::encode" in calls.names
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"residual_scores": False}, {"num_layers": 1}, {"d_model": 16, "d_ff": 48}],
+    ids=str,
+)
+def test_the_forecast_is_that_of_layers_called_one_by_one(options: dict[str, Any]) -> None:
+    network, x = trained(**options), torch.randn(5, 48, 3).cumsum(1)
+    expected = network(x).mean.detach()  # gradients are recorded: layer by layer
+    assert is_taken_at_once(network, x)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x).mean, expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(network(x).mean, expected, rtol=0.05, atol=0.05)
+
+
+def test_changed_weights_are_seen() -> None:
+    network, x = trained(), torch.randn(2, 48, 3)
+    with torch.no_grad():
+        before = network(x).mean
+        network.layers[1].feedforward.contract.weight.mul_(2)
+        network.layers[2].attention_norm.running_mean.add_(0.3)
+        after = network(x).mean
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, network(x).mean.detach())
+
+
+def watch(name: str) -> Callable[[PatchTST], Any]:
+    return lambda network: network.get_submodule(name).register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(watch, ["layers.0", "layers.1.attention", "layers.2.attention.key"]),
+        *map(watch, ["layers.0.feedforward", "layers.1.feedforward.expand"]),
+        watch("layers.2.feedforward_norm"),
+        lambda network: network.layers[1].feedforward_norm.train(),
+        lambda network: setattr(network.layers[1], "keep_scores", False),
+        lambda network: setattr(network.layers[1].attention, "value_activation", "relu"),
+        lambda network: setattr(network.layers[0].attention, "impl", "sdpa"),
+        lambda network: setattr(network.layers[0], "feedforward", nn.Identity()),
+    ],
+)
+def test_a_part_that_is_watched_or_another_is_called_as_itself(
+    change: Callable[[PatchTST], Any],
+) -> None:
+    network, x = trained(), torch.randn(2, 48, 3)
+    change(network)
+    assert not is_taken_at_once(network, x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "layer"},
+        {"prenorm": True},
+        {"value_activation": torch.sin},
+        {"attention_impl": "sdpa"},
+    ],
+    ids=["layer norm", "norm first", "a callable", "torch's attention"],
+)
+def test_networks_of_another_kind_are_evaluated_layer_by_layer(options: dict[str, Any]) -> None:
+    assert not is_taken_at_once(trained(**options), torch.randn(2, 48, 3))
