@@ -5,7 +5,7 @@ allocator left there, and prints a digest of every result.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from tsattn.ops import (
     softmax_rows,
     sort_slots,
 )
+from tsattn.ops.encoder import fused_cpu as encoder_cpu
 from tsattn.ops.linear import fused_cpu as linear_cpu
 
 Operation = Callable[[], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
@@ -156,7 +157,7 @@ def _encode(dtype: torch.dtype) -> Operation:
     return run
 
 
-OPERATIONS: Mapping[str, Operation] = {
+OPERATIONS: dict[str, Operation] = {
     f"{name} {dtype}": operation
     for dtype in (torch.float32, torch.bfloat16)
     for name, operation in {
@@ -171,7 +172,6 @@ OPERATIONS: Mapping[str, Operation] = {
         "gelu_dropout": _elementwise(gelu_dropout, 1, dtype),
         "linear": _linear(dtype, 17, 35),
         "dense linear": _linear(dtype, 64, 98),
-        "encoder": _encode(dtype),
         "experts": _experts(dtype, 431, 48, 32),
         "narrow experts": _experts(dtype, 731, 16, 32),
     }.items()
@@ -181,6 +181,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "low-rank logits": _low_rank_logits,
     "batch norm": _batch_norm,
     "layer norm": _layer_norm,
+}
+OPERATIONS |= {
+    f"encoder {dtype}": _encode(dtype)
+    for dtype in (torch.float32, torch.bfloat16)
+    if encoder_cpu.is_compiled(48, 80, dtype)
 }
 
 

@@ -1,4 +1,4 @@
-"""Layers that are evaluated all at once, where batch norm is a fixed map and nobody looks between."""
+"""Layers that are evaluated all at once, where batch norm is a fixed map and nobody watches."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,8 +16,9 @@ from tsattn.tensors import Tokens
 def evaluate_at_once(layers: Iterable[nn.Module], x_BLD: Tokens) -> Tensor | None:
     """Return the tokens after all layers, or None where the layers have to be called one by one.
 
-    That is where gradients are recorded, where there is no compiled kernel, where a part is somebody else's or its calls are watched
-    through a hook, and where another normalisation, order or feed-forward was chosen.
+    That is where gradients are recorded, where there is no compiled kernel, where a part is not
+    ours or its calls are watched through a hook, and where another normalisation, order or
+    feed-forward was chosen.
 
     Args:
         layers: the encoder's layers, in their order.

@@ -80,14 +80,18 @@ def _check(x_BLD: Tensor, layers: Sequence[LayerWeights], num_heads: int) -> Non
     if num_heads < 1 or width % num_heads:
         raise ValueError(f"expected heads that divide the width {width}, got {num_heads}")
     hidden = layers[0].expand.shape[0]
-    row, column = (width,), (hidden,)
-    expected = LayerWeights(
-        (3 * width, width), (3 * width,), (width, width), row, (hidden, width), column,
-        (width, hidden), row, row, row, row, row,
-    )  # fmt: skip
+    shapes = {
+        "projection": (3 * width, width),
+        "projection_bias": (3 * width,),
+        "out": (width, width),
+        "expand": (hidden, width),
+        "expand_bias": (hidden,),
+        "contract": (width, hidden),
+    }
     for number, layer in enumerate(layers):
-        for name, weight, shape in zip(LayerWeights._fields, layer, expected, strict=True):
-            if weight.shape != shape:
+        for name, weight in layer._asdict().items():
+            expected = shapes.get(name, (width,))
+            if weight.shape != expected:
                 raise ValueError(
-                    f"expected {name} {list(shape)} in layer {number}, got {list(weight.shape)}"
+                    f"expected {name} {list(expected)} in layer {number}, got {list(weight.shape)}"
                 )

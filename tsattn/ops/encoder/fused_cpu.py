@@ -33,9 +33,7 @@ def encode(
     weights = [
         weight.to(dtype) if weight.ndim == 2 else weight for layer in layers for weight in layer
     ]
-    return torch.ops.tsattn.encode(
-        x_BLD, weights, num_heads, NUMBERS[activation], residual_scores
-    )
+    return torch.ops.tsattn.encode(x_BLD, weights, num_heads, NUMBERS[activation], residual_scores)
 
 
 def obstacle(x_BLD: Tensor, layers: Sequence[LayerWeights], activation: object) -> str:
@@ -51,13 +49,16 @@ def obstacle(x_BLD: Tensor, layers: Sequence[LayerWeights], activation: object) 
             return f"it takes float32 and bfloat16, not {tensor.dtype}"
     if x_BLD.dtype != torch.float32:
         return f"it takes tokens of float32, not {x_BLD.dtype}"
-    if not build.is_ready():
-        return build.status().reason
     hidden, width = layers[0].expand.shape
     dtype = _dtype_of_products(layers[0].projection)
-    if not torch.ops.tsattn.encodes(width, hidden, dtype):
+    if not is_compiled(width, hidden, dtype):
         return f"no layers of {width} and {hidden} features in {dtype} are compiled here"
     return ""
+
+
+def is_compiled(width: int, hidden: int, dtype: torch.dtype) -> bool:
+    """Say whether there are kernels, and whether they are for such layers on this processor."""
+    return build.is_ready() and torch.ops.tsattn.encodes(width, hidden, dtype)
 
 
 def _dtype_of_products(weight: Tensor) -> torch.dtype:

@@ -8,7 +8,7 @@ from torch import Tensor
 class LayerWeights(NamedTuple):
     """The weights of one layer, D wide with F hidden units.
 
-    Either branch ends in the fixed map of a batch normalisation in evaluation, ``x * scale + shift``.
+    Either branch ends in what a batch normalisation is in evaluation, ``x * scale + shift``.
     """
 
     projection: Tensor
