@@ -1,14 +1,18 @@
 """Networks whose layers are evaluated all at once: the same forecast, and nobody overlooked."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.calls import Calls
 from tsattn.models import PatchTST
+from tsattn.nn import FeedForward
+from tsattn.nn.norm import TokenBatchNorm
 from tsattn.ops import build
 from tsattn.ops.encoder import fused_cpu
 
@@ -64,6 +68,40 @@ def test_changed_weights_are_seen() -> None:
     torch.testing.assert_close(after, network(x).mean.detach())
 
 
+def replace_forward(name: str) -> Callable[[PatchTST], Any]:
+    def change(network: PatchTST) -> None:
+        part = network.get_submodule(name)
+        part.forward = part.forward
+
+    return change
+
+
+def subclass(name: str) -> Callable[[PatchTST], Any]:
+    def change(network: PatchTST) -> None:
+        part = network.get_submodule(name)
+        part.__class__ = type("Mine", (type(part),), {})
+
+    return change
+
+
+def replace(name: str, make: Callable[[], nn.Module]) -> Callable[[PatchTST], Any]:
+    return lambda network: network.set_submodule(name, make().eval())
+
+
+@dataclass
+class Shift:
+    """An activation that cannot be hashed."""
+
+    by: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Add ``by``."""
+        return x + self.by
+
+
+NORM, FED, ATTENTION = "layers.1.attention_norm", "layers.1.feedforward", "layers.0.attention"
+
+
 def watch(name: str) -> Callable[[PatchTST], Any]:
     return lambda network: network.get_submodule(name).register_forward_hook(lambda *_: None)
 
@@ -74,6 +112,17 @@ def watch(name: str) -> Callable[[PatchTST], Any]:
         *map(watch, ["layers.0", "layers.1.attention", "layers.2.attention.key"]),
         *map(watch, ["layers.0.feedforward", "layers.1.feedforward.expand"]),
         watch("layers.2.feedforward_norm"),
+        *map(
+            replace_forward, ["layers.1", ATTENTION, f"{ATTENTION}.key", FED, f"{FED}.expand", NORM]
+        ),
+        *map(subclass, ["layers.1", ATTENTION, f"{ATTENTION}.key", FED, f"{FED}.expand", NORM]),
+        *map(subclass, [f"{FED}.dropout", "layers.0.dropout", "layers.0.attention_dropout"]),
+        replace(NORM, lambda: TokenBatchNorm(32, affine=False)),
+        replace(NORM, lambda: TokenBatchNorm(32, track_running_stats=False)),
+        replace(FED, lambda: FeedForward(32, 128)),
+        replace(f"{ATTENTION}.out", lambda: nn.Linear(32, 32, bias=False)),
+        lambda network: network.layers[0].attention_dropout.train(),
+        lambda network: setattr(network.layers[1].attention, "value_activation", Shift(1.0)),
         lambda network: network.layers[1].feedforward_norm.train(),
         lambda network: setattr(network.layers[1], "keep_scores", False),
         lambda network: setattr(network.layers[1].attention, "value_activation", "relu"),
@@ -87,6 +136,16 @@ def test_a_part_that_is_watched_or_another_is_called_as_itself(
     network, x = trained(), torch.randn(2, 48, 3)
     change(network)
     assert not is_taken_at_once(network, x)
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    network, seen = trained(), list[str]()
+    handle = register_module_forward_hook(lambda part, *_: seen.append(type(part).__name__))
+    try:
+        assert not is_taken_at_once(network, torch.randn(2, 48, 3))
+    finally:
+        handle.remove()
+    assert "EncoderLayer" in seen
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,8 @@ def encoder_weights(
 def _encode(dtype: torch.dtype) -> Operation:
     def run() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         weights = encoder_weights(3, 48, 80, dtype)
-        with torch.no_grad():
+        is_cast = dtype != torch.float32
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=is_cast):
             x = torch.randn(7, 43, 48)
             return (encode(x, weights, num_heads=6, activation="silu", impl="cpu"),), ()
 

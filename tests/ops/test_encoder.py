@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, library
+from torch.autograd import forward_ad
 
 from tests.ops.fused_operations import encoder_weights
 from tsattn.ops import VALUE_ACTIVATIONS, LayerWeights, build, encode, encodes_at_once
@@ -77,10 +78,11 @@ def test_autocast_decides_the_dtype_of_the_products() -> None:
     rounded = [
         LayerWeights(*(w.bfloat16() if w.ndim == 2 else w for w in layer)) for layer in layers
     ]
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = encode(x, rounded, num_heads=4, impl="cpu")
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(encode(x, layers, num_heads=4, impl="cpu"), expected)
+        assert torch.equal(encode(x, layers, num_heads=4, impl="cpu"), expected)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"got torch\.bfloat16, torch\.float32"):
+        encode(x, rounded, num_heads=4, impl="cpu")
 
 
 @compiled
@@ -94,12 +96,31 @@ def test_what_it_does_not_take_is_named_and_goes_through_plain_torch() -> None:
             encode(x, layers, num_heads=4, activation=torch.sin, impl="cpu")
         with pytest.raises(ValueError, match=r"takes float32 and bfloat16, not torch\.float64"):
             encode(x.double(), layers, num_heads=4, impl="cpu")
+        empty = encoder_weights(1, 32, 0)
+        with pytest.raises(ValueError, match="no layers of 32 and 0 features"):
+            encode(x, empty, num_heads=4, impl="cpu")
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.detach(), torch.ones_like(x))
+            with pytest.raises(ValueError, match="the tokens carry a tangent"):
+                encode(dual, layers, num_heads=4, impl="cpu")
         odd = encoder_weights(1, 24, 64)
         assert not encodes_at_once(x[..., :24], odd, "tanh")
         with pytest.raises(ValueError, match="no layers of 24 and 64 features"):
             encode(x[..., :24], odd, num_heads=4, impl="cpu")
         expected = reference.encode(x[..., :24], odd, 4, "identity", True)
         torch.testing.assert_close(encode(x[..., :24], odd, num_heads=4), expected)
+
+
+@compiled
+def test_few_long_sequences_are_left_to_more_threads() -> None:
+    layers = encoder_weights(1, 32, 64)
+    with torch.no_grad():
+        try:
+            torch.set_num_threads(2)
+            for batch, length, at_once in [(1, 42, True), (1, 512, False), (2, 512, True)]:
+                assert encodes_at_once(torch.randn(batch, length, 32), layers, "relu") is at_once
+        finally:
+            torch.set_num_threads(1)
 
 
 def test_without_kernels_layers_are_called_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +136,7 @@ def test_without_kernels_layers_are_called_one_by_one(monkeypatch: pytest.Monkey
     ("change", "message"),
     [
         ({"x_BLD": torch.randn(5, 32)}, r"expected tokens \[batch, length, width\].*\[5, 32\]"),
-        ({"layers": []}, "at least one layer.*0 layers"),
+        ({"layers": []}, "at least one layer.*and 0 layers"),
         ({"num_heads": 5}, "heads that divide the width 32, got 5"),
         ({"impl": "sdpa"}, "encode has no impl 'sdpa'; expected auto, reference or cpu"),
     ],

@@ -105,6 +105,19 @@ def test_the_bias_may_be_absent_and_the_input_turned_around() -> None:
     torch.testing.assert_close(fused_cpu.linear(x, weight, None), F.linear(x, weight))
 
 
+@pytest.mark.parametrize("shape", [(20, 1024), (60, 64), (700, 16)], ids=str)
+def test_a_bias_may_lie_apart(shape: tuple[int, ...]) -> None:
+    x, weight = torch.randn(shape), torch.randn(48, shape[-1]) / 32
+    bias = torch.randn(48, 2)[:, 0]
+    torch.testing.assert_close(fused_cpu.linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+def test_autocast_to_another_dtype_is_left_to_torch() -> None:
+    x, weight = torch.randn(64, 1024), torch.randn(512, 1024)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
 def test_only_large_products_on_a_cpu_go_there(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(fused_cpu, "linear", lambda *given: calls.append(given) or given[0])

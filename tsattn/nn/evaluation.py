@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from tsattn.nn.attention import MultiHeadActiveAttention
+from tsattn.nn.dropout import Dropout
 from tsattn.nn.encoder import EncoderLayer
 from tsattn.nn.feedforward import FeedForward
 from tsattn.nn.linear import is_plain, is_watched
@@ -24,13 +26,13 @@ def evaluate_at_once(layers: Iterable[nn.Module], x_BLD: Tokens) -> Tensor | Non
         layers: the encoder's layers, in their order.
         x_BLD: the tokens.
     """
-    found = list(layers)
-    mine = [layer for layer in found if isinstance(layer, EncoderLayer)]
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(mine) < len(found):
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
+    layers = list(layers)
+    mine = [layer for layer in layers if isinstance(layer, EncoderLayer) and _is_as_built(layer)]
     weights = [one for layer in mine if (one := _weights_of(layer)) is not None]
     residual_scores = _scores_are_residual(mine)
-    if not mine or len(weights) < len(mine) or residual_scores is None or not _agree(mine):
+    if not layers or len(weights) < len(layers) or residual_scores is None or not _agree(mine):
         return None
     heads, activation = mine[0].attention.num_heads, mine[0].attention.value_activation
     if not encodes_at_once(x_BLD, weights, activation):
@@ -42,9 +44,11 @@ def evaluate_at_once(layers: Iterable[nn.Module], x_BLD: Tokens) -> Tensor | Non
 
 def _agree(layers: Sequence[EncoderLayer]) -> bool:
     """Whether all attentions are alike, and whoever is wanted may be the compiled kernel."""
-    kinds = {(a.num_heads, a.value_activation) for a in (layer.attention for layer in layers)}
-    wanted = {Impl(layer.attention.impl) for layer in layers}
-    return len(kinds) == 1 and wanted <= {Impl.AUTO, Impl.CPU}
+    attentions = [layer.attention for layer in layers]
+    if not all(isinstance(a.value_activation, str) for a in attentions):
+        return False
+    kinds = {(a.num_heads, a.value_activation) for a in attentions}
+    return len(kinds) == 1 and {Impl(a.impl) for a in attentions} <= {Impl.AUTO, Impl.CPU}
 
 
 def _scores_are_residual(layers: Sequence[EncoderLayer]) -> bool | None:
@@ -53,18 +57,34 @@ def _scores_are_residual(layers: Sequence[EncoderLayer]) -> bool | None:
     return None if len(kept) > 1 else kept == {True}
 
 
+def _is_as_built(layer: EncoderLayer) -> bool:
+    """Whether every part of the layer is of our own kind, evaluates, and is watched by nobody."""
+    attention, fed = layer.attention, layer.feedforward
+    kinds = [
+        (layer, EncoderLayer),
+        (attention, MultiHeadActiveAttention),
+        (fed, FeedForward),
+        (layer.attention_norm, TokenBatchNorm),
+        (layer.feedforward_norm, TokenBatchNorm),
+        (layer.attention_dropout, Dropout),
+        (layer.dropout, Dropout),
+        (getattr(fed, "dropout", None), Dropout),
+    ]
+    if layer.prenorm or any(type(part) is not kind for part, kind in kinds):
+        return False
+    return not any(part.training or is_watched(part) for part, _ in kinds)
+
+
 def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
     attention, fed = layer.attention, layer.feedforward
-    first, last = layer.attention_norm, layer.feedforward_norm
-    if layer.training or layer.prenorm or type(fed) is not FeedForward:
-        return None
-    if not isinstance(first, TokenBatchNorm) or not isinstance(last, TokenBatchNorm):
-        return None
+    norms = (layer.attention_norm, layer.feedforward_norm)
+    assert isinstance(fed, FeedForward)
     projections = (attention.query, attention.key, attention.value)
     maps = (*projections, attention.out, fed.expand, fed.contract)
-    others = (layer, attention, fed, first, last, fed.dropout, layer.dropout)
-    if not all(map(is_plain, maps)) or any(part.training or is_watched(part) for part in others):
+    fixed = [n.fixed_map() for n in norms if isinstance(n, TokenBatchNorm)]
+    if not all(is_plain(part) and part.bias is not None for part in maps) or None in fixed:
         return None
+    (scale, shift), (last_scale, last_shift) = (one for one in fixed if one is not None)
     return LayerWeights(
         torch.cat([part.weight for part in projections]),
         torch.cat([part.bias for part in projections]),
@@ -74,6 +94,8 @@ def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
         fed.expand.bias,
         fed.contract.weight,
         fed.contract.bias,
-        *first.fixed_map(),
-        *last.fixed_map(),
+        scale,
+        shift,
+        last_scale,
+        last_shift,
     )

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module
 
 from tsattn.ops import linear
 
@@ -38,5 +39,14 @@ def is_plain(part: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def is_watched(part: nn.Module) -> bool:
-    """Say whether somebody watches the calls of this module through a hook."""
-    return any((part._forward_hooks, part._forward_pre_hooks, part._backward_hooks))
+    """Say whether somebody watches the calls of this module, or put a function in their place.
+
+    That is through a hook, of the module or of all modules, or a ``forward`` of the instance.
+    """
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
+    everywhere = (
+        module._global_forward_hooks,
+        module._global_forward_pre_hooks,
+        module._global_backward_hooks,
+    )
+    return any(hooks) or any(everywhere) or "forward" in vars(part)

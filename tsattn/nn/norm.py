@@ -120,8 +120,14 @@ class TokenBatchNorm(nn.BatchNorm1d):
         """Normalise every feature over all tokens of the batch."""
         return super().forward(input.flatten(0, 1)).view_as(input)
 
-    def fixed_map(self) -> tuple[Tensor, Tensor]:
-        """Return scale and shift of every feature in evaluation, ``x * scale + shift``."""
+    def fixed_map(self) -> tuple[Tensor, Tensor] | None:
+        """Return scale and shift of every feature in evaluation, ``x * scale + shift``.
+
+        None where statistics are those of the batch in evaluation, too, or nothing is learned.
+        """
+        parts = (self.weight, self.bias, self.running_mean, self.running_var)
+        if any(part is None for part in parts):
+            return None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 

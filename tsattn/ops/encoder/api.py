@@ -11,6 +11,9 @@ from tsattn.ops.encoder import fused_cpu, reference
 from tsattn.ops.encoder.layers import LayerWeights
 from tsattn.ops.impl import Impl, as_impl
 
+_SHORT = 128
+"""Up to so many tokens a sequence is done before several threads have shared it."""
+
 __all__ = ["LayerWeights", "encode", "encodes_at_once"]
 
 
@@ -64,22 +67,33 @@ def encode(
 def encodes_at_once(
     x_BLD: Tensor, layers: Sequence[LayerWeights], activation: ValueActivation
 ) -> bool:
-    """Say whether the compiled kernel takes these tensors; without it layers are better called."""
-    if torch.compiler.is_compiling():
+    """Say whether the compiled kernel takes these tensors; without it layers are better called.
+
+    So they are where there are fewer long sequences than threads, among which it shares them out.
+    """
+    if torch.compiler.is_compiling() or _shape_error(x_BLD, layers):
+        return False
+    batch, length, _ = x_BLD.shape
+    if length > _SHORT and batch < torch.get_num_threads():
         return False
     return not fused_cpu.obstacle(x_BLD, layers, activation)
 
 
 def _check(x_BLD: Tensor, layers: Sequence[LayerWeights], num_heads: int) -> None:
-    if x_BLD.ndim != 3 or not layers:
-        raise ValueError(
-            f"expected tokens [batch, length, width] and at least one layer, got "
+    if error := _shape_error(x_BLD, layers):
+        raise ValueError(error)
+    if num_heads < 1 or x_BLD.shape[-1] % num_heads:
+        raise ValueError(f"expected heads that divide the width {x_BLD.shape[-1]}, got {num_heads}")
+
+
+def _shape_error(x_BLD: Tensor, layers: Sequence[LayerWeights]) -> str:
+    """Say which shape does not fit, or nothing."""
+    if x_BLD.ndim != 3 or not layers or layers[0].expand.ndim != 2:
+        return (
+            f"expected tokens [batch, length, width] and at least one layer of matrices, got "
             f"{list(x_BLD.shape)} and {len(layers)} layers"
         )
-    width = x_BLD.shape[-1]
-    if num_heads < 1 or width % num_heads:
-        raise ValueError(f"expected heads that divide the width {width}, got {num_heads}")
-    hidden = layers[0].expand.shape[0]
+    width, hidden = x_BLD.shape[-1], layers[0].expand.shape[0]
     shapes = {
         "projection": (3 * width, width),
         "projection_bias": (3 * width,),
@@ -92,6 +106,7 @@ def _check(x_BLD: Tensor, layers: Sequence[LayerWeights], num_heads: int) -> Non
         for name, weight in layer._asdict().items():
             expected = shapes.get(name, (width,))
             if weight.shape != expected:
-                raise ValueError(
+                return (
                     f"expected {name} {list(expected)} in layer {number}, got {list(weight.shape)}"
                 )
+    return ""

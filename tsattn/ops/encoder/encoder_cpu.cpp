@@ -17,7 +17,7 @@ int64_t encoder_scratch(int64_t layers, int64_t width, int64_t hidden) {
        2 * dense_scratch(width, hidden));
 }
 
-#if defined(CPU_CAPABILITY_AVX512)
+#if defined(TSATTN_PANELS)
 
 namespace {
 
@@ -186,7 +186,7 @@ int64_t group_size(const Encoder<T>& p) {
 template <class T>
 bool encoder_fits(int64_t width, int64_t hidden) {
   constexpr int64_t kLongest = 1024; // features on any side: weights and tokens stay near
-  return width % 16 == 0 && hidden % 16 == 0 && std::max(3 * width, hidden) <= kLongest &&
+  return width > 0 && hidden > 0 && width % 16 == 0 && hidden % 16 == 0 && std::max(3 * width, hidden) <= kLongest &&
       dense_runs<T>();
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tsattn.ops import build
 from tsattn.ops.attention.fused_cpu import NUMBERS
@@ -47,8 +48,12 @@ def obstacle(x_BLD: Tensor, layers: Sequence[LayerWeights], activation: object) 
             return f"it runs on cpu, a tensor is on {tensor.device}"
         if tensor.dtype not in (torch.float32, torch.bfloat16):
             return f"it takes float32 and bfloat16, not {tensor.dtype}"
-    if x_BLD.dtype != torch.float32:
-        return f"it takes tokens of float32, not {x_BLD.dtype}"
+    dtypes = {x_BLD.dtype, *(weight.dtype for layer in layers for weight in layer)}
+    if x_BLD.dtype != torch.float32 or (len(dtypes) > 1 and not torch.is_autocast_enabled("cpu")):
+        named = ", ".join(sorted(map(str, dtypes)))
+        return f"it takes tokens and weights of float32 where autocast is off, got {named}"
+    if forward_ad.unpack_dual(x_BLD).tangent is not None:
+        return "it has no derivatives, and the tokens carry a tangent"
     hidden, width = layers[0].expand.shape
     dtype = _dtype_of_products(layers[0].projection)
     if not is_compiled(width, hidden, dtype):
@@ -62,9 +67,7 @@ def is_compiled(width: int, hidden: int, dtype: torch.dtype) -> bool:
 
 
 def _dtype_of_products(weight: Tensor) -> torch.dtype:
-    if torch.is_autocast_enabled("cpu") and weight.dtype == torch.float32:
-        return torch.get_autocast_dtype("cpu")
-    return weight.dtype
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
 
 
 @torch.library.register_fake("tsattn::encode")

@@ -4,7 +4,7 @@
 
 #include "slices.h"
 
-#if defined(CPU_CAPABILITY_AVX512)
+#if defined(TSATTN_PAIRS)
 #include <cpuid.h>
 #endif
 
@@ -18,15 +18,17 @@ int64_t dense_scratch(int64_t width, int64_t features) { // rounded up on either
   return (width + 32) * (features + 32);
 }
 
-#if defined(CPU_CAPABILITY_AVX512)
+#if defined(TSATTN_PANELS)
 
 namespace {
 
+#if defined(TSATTN_PAIRS)
 // AMX, which libraries use, multiplies several times as fast as vectors do.
 bool has_matrix_units() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 24 & 1u) != 0;
 }
+#endif
 
 // y [rows, b.columns] = x B + bias
 template <class T, class X, class Y>

@@ -29,12 +29,15 @@ def obstacle(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """Say why the operator cannot take these tensors, or nothing."""
     if not torch.backends.mkldnn.is_available():
         return "this torch is built without oneDNN"
+    is_cast = torch.is_autocast_enabled("cpu")
+    if is_cast and torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return f"it takes autocast to bfloat16, not {torch.get_autocast_dtype('cpu')}"
     for tensor in (x, weight) if bias is None else (x, weight, bias):
         if tensor.device.type != "cpu":
             return f"it runs on cpu, a tensor is on {tensor.device}"
         if tensor.dtype not in (torch.float32, torch.bfloat16):
             return f"it takes float32 and bfloat16, not {tensor.dtype}"
-        if tensor.dtype != x.dtype and not torch.is_autocast_enabled("cpu"):
+        if tensor.dtype != x.dtype and not is_cast:
             return f"it takes one dtype, not {x.dtype} and {tensor.dtype}"
     return ""
 

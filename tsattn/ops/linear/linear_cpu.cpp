@@ -119,18 +119,27 @@ Tensor dense_grad_weight(const Tensor& grad, const Tensor& rows, const Tensor& w
   return grad_weight;
 }
 
+// Whether oneDNN multiplies bfloat16 here, which it refuses on older processors.
+bool onednn_takes(at::ScalarType dtype) {
+  static const auto known =
+      c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
+  static const bool halves = known.has_value() && known->typed<bool()>().call();
+  return dtype == at::kFloat || halves;
+}
+
 // rows W' + bias
 Tensor multiply(const Tensor& rows, const Tensor& weight, const OptionalTensor& bias) {
   static const auto known =
       c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
-  if (!known.has_value() || rows.size(0) == 0) {
+  if (!known.has_value() || rows.size(0) == 0 || !onednn_takes(rows.scalar_type())) {
     return at::linear(rows, weight, bias);
   }
   static const auto compute = known->typed<Tensor(
       const Tensor&, const Tensor&, const OptionalTensor&, std::string_view,
       c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  const auto in_rows = bias.has_value() ? OptionalTensor(bias->contiguous()) : OptionalTensor();
   return compute.call(
-      rows, weight.contiguous(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+      rows, weight.contiguous(), in_rows, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 Tensor forward(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {

@@ -2,20 +2,22 @@
 //
 // A number is a word of 32 bits: a float, or two neighbours of bfloat16 on the inner axis, which one
 // instruction multiplies and adds in float32. Either way a strip of rows takes one word of each row at
-// a time, broadcast, times two vectors of columns. Accumulators stay in registers: AVX-512 alone has
-// enough of them.
+// a time, broadcast, times two vectors of columns. Accumulators stay in registers, of which AVX-512 has
+// twice as many as AVX2; without either there is no telling, and libraries multiply.
 #pragma once
 
 #include "../attention/pairs.h"
 
-#if defined(CPU_CAPABILITY_AVX512)
+#if defined(CPU_CAPABILITY_AVX512) || defined(CPU_CAPABILITY_AVX2)
+#define TSATTN_PANELS
 
 namespace tsattn {
 inline namespace CPU_CAPABILITY {
 
 constexpr int64_t kPanel = 2 * kLanes; // columns
-constexpr int64_t kStrip = 14; // rows: 28 accumulators, two vectors of columns, one broadcast
-constexpr int64_t kStripWords = 16; // between two steps of a packed strip
+// Rows: 28 accumulators of 32 registers, or 12 of 16, beside two vectors of columns and a broadcast.
+constexpr int64_t kStrip = kLanes == 16 ? 14 : 6;
+constexpr int64_t kStripWords = kLanes; // between two steps of a packed strip
 
 // A matrix [inner, columns] in panels of kPanel columns: [panel][inner][kPanel] words.
 struct Panels {
@@ -34,7 +36,7 @@ TSATTN_INLINE Vec add_product(const Vec& a, const Vec& b, const Vec& c) {
     return _mm512_dpbf16_ps(c, pairs(a), pairs(b));
   }
 #endif
-  return _mm512_fmadd_ps(a, b, c);
+  return at::vec::fmadd(a, b, c);
 }
 
 // Whatever the type of the tensor behind it.
@@ -219,6 +221,7 @@ inline void slice_product(
 template <class T>
 constexpr int64_t kPerWord = sizeof(float) / sizeof(T);
 
+#if defined(CPU_CAPABILITY_AVX512)
 // Sixteen numbers as the low halves of words.
 TSATTN_INLINE __m512i low_halves(const c10::BFloat16* x, const Tail& lanes) {
   return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes.lanes, x));
@@ -232,6 +235,18 @@ TSATTN_INLINE __m512i low_halves(const float* x, const Tail& lanes) {
 #endif
 }
 
+// Two rows of bfloat16 as one of pairs; `second` is null where there is none.
+template <class X>
+TSATTN_INLINE void join_rows(const X* first, const X* second, const Tail& lanes, float* words) {
+  const __m512i high = second == nullptr ? _mm512_setzero_si512() : low_halves(second, lanes);
+  const __m512i pairs = _mm512_or_si512(low_halves(first, lanes), _mm512_slli_epi32(high, 16));
+  _mm512_storeu_si512(words, pairs);
+}
+#else
+template <class X>
+void join_rows(const X*, const X*, const Tail&, float*) {} // never: nothing multiplies pairs here
+#endif
+
 // Packs `rows` rows of `count` columns as T: [step][ld] words, a step being one row of floats, or two
 // of bfloat16, the second zero where it is missing. ld has room for whole vectors.
 template <class T, class X>
@@ -244,10 +259,7 @@ TSATTN_INLINE void pack_rows(
       if constexpr (std::is_same_v<T, float>) {
         lanes.load(from).store(words + c);
       } else {
-        const __m512i second =
-            r + 1 < rows ? low_halves(from + ldx, lanes) : _mm512_setzero_si512();
-        const __m512i pairs = _mm512_or_si512(low_halves(from, lanes), _mm512_slli_epi32(second, 16));
-        _mm512_storeu_si512(words + c, pairs);
+        join_rows(from, r + 1 < rows ? from + ldx : nullptr, lanes, words + c);
       }
     }
   }

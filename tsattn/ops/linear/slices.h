@@ -10,12 +10,12 @@
 
 #include <vector>
 
-#if defined(CPU_CAPABILITY_AVX512)
+#if defined(TSATTN_PANELS)
 
 namespace tsattn {
 inline namespace CPU_CAPABILITY {
 
-constexpr int64_t kSlice = 4 * kStrip; // rows that stay in cache for all panels
+constexpr int64_t kSlice = (kLanes == 16 ? 4 : 8) * kStrip; // rows that stay in cache for all panels
 
 inline int64_t pieces(int64_t count, int64_t size) {
   return (count + size - 1) / size;
