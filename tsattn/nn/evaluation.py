@@ -60,7 +60,7 @@ def _scores_are_residual(layers: Sequence[EncoderLayer]) -> bool | None:
 def _is_as_built(layer: EncoderLayer) -> bool:
     """Whether every part of the layer is of our own kind, evaluates, and is watched by nobody."""
     attention, fed = layer.attention, layer.feedforward
-    kinds = [
+    kinds: list[tuple[nn.Module, type[nn.Module]]] = [
         (layer, EncoderLayer),
         (attention, MultiHeadActiveAttention),
         (fed, FeedForward),
@@ -68,7 +68,7 @@ def _is_as_built(layer: EncoderLayer) -> bool:
         (layer.feedforward_norm, TokenBatchNorm),
         (layer.attention_dropout, Dropout),
         (layer.dropout, Dropout),
-        (getattr(fed, "dropout", None), Dropout),
+        (getattr(fed, "dropout", fed), Dropout),
     ]
     if layer.prenorm or any(type(part) is not kind for part, kind in kinds):
         return False
@@ -82,7 +82,8 @@ def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
     projections = (attention.query, attention.key, attention.value)
     maps = (*projections, attention.out, fed.expand, fed.contract)
     fixed = [n.fixed_map() for n in norms if isinstance(n, TokenBatchNorm)]
-    if not all(is_plain(part) and part.bias is not None for part in maps) or None in fixed:
+    biases: list[Tensor | None] = [part.bias for part in maps]
+    if not all(map(is_plain, maps)) or any(one is None for one in (*fixed, *biases)):
         return None
     (scale, shift), (last_scale, last_shift) = (one for one in fixed if one is not None)
     return LayerWeights(

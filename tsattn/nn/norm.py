@@ -125,7 +125,7 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
         None where statistics are those of the batch in evaluation, too, or nothing is learned.
         """
-        parts = (self.weight, self.bias, self.running_mean, self.running_var)
+        parts: list[Tensor | None] = [self.weight, self.bias, self.running_mean, self.running_var]
         if any(part is None for part in parts):
             return None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
