@@ -121,6 +121,7 @@ def watch(name: str) -> Callable[[PatchTST], Any]:
         replace(NORM, lambda: TokenBatchNorm(32, track_running_stats=False)),
         replace(FED, lambda: FeedForward(32, 128)),
         replace(f"{ATTENTION}.out", lambda: nn.Linear(32, 32, bias=False)),
+        replace(f"{ATTENTION}.out", nn.Identity),
         lambda network: network.layers[0].attention_dropout.train(),
         lambda network: setattr(network.layers[1].attention, "value_activation", Shift(1.0)),
         lambda network: network.layers[1].feedforward_norm.train(),

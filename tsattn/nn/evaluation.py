@@ -82,8 +82,10 @@ def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
     projections = (attention.query, attention.key, attention.value)
     maps = (*projections, attention.out, fed.expand, fed.contract)
     fixed = [n.fixed_map() for n in norms if isinstance(n, TokenBatchNorm)]
+    if not all(map(is_plain, maps)):
+        return None
     biases: list[Tensor | None] = [part.bias for part in maps]
-    if not all(map(is_plain, maps)) or any(one is None for one in (*fixed, *biases)):
+    if any(one is None for one in (*fixed, *biases)):
         return None
     (scale, shift), (last_scale, last_shift) = (one for one in fixed if one is not None)
     return LayerWeights(
