@@ -23,7 +23,6 @@ constexpr int64_t kStripWords = kLanes; // between two steps of a packed strip
 struct Panels {
   const float* words;
   int64_t inner, columns; // inner in words
-  static int64_t size(int64_t inner, int64_t columns) { return inner * round_up(columns, kPanel); }
   const float* panel(int64_t column) const { return words + column * inner; }
 };
 
