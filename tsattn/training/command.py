@@ -10,19 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tsattn.errors import ConfigError
-from tsattn.models.base import LATER_OPTIONS
 from tsattn.training import report
 from tsattn.training.calibrating import calibrate_best
 from tsattn.training.callbacks import (
-    MONITOR,
     EpochTable,
     Predictions,
     StayStopped,
@@ -38,36 +35,15 @@ from tsattn.training.datamodule import ForecastData
 from tsattn.training.estimate import EnoughMeasuredError, FirstSteps
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.limits import limits_of, refuse_settings
+from tsattn.training.options import add_options, as_recipe
 from tsattn.training.parser import RecipeParser
-from tsattn.training.recipes import made_from, recipes_of, with_recipes
+from tsattn.training.recipes import recipes_of, with_recipes
 from tsattn.training.result import as_json, refuse_existing, result_of, save_predictions
 from tsattn.training.routing import RoutingOfTest
 from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.task import ForecastTask
 from tsattn.training.upcycling import upcycle_checkpoint
-
-_LINKS = {
-    "data.channels": "model.network.init_args.channels",
-    "data.context": "model.network.init_args.context",
-    "data.horizon": "model.network.init_args.horizon",
-    "data.calendar_features": "model.network.init_args.calendar_features",
-    "data.season": "model.network.init_args.season",
-    "data.known_covariates": "model.network.init_args.known_covariates",
-    "data.past_covariates": "model.network.init_args.past_covariates",
-    "data.static_covariates": "model.network.init_args.static_covariates",
-}
-_COVARIATES = ("known_future", "past", "static")
-_NOT_SAVED = (
-    "calibrate",
-    "config",
-    "ckpt_path",
-    "estimate",
-    "overwrite",
-    "save_predictions",
-    "run_dir",
-    "verbose",
-)
 
 
 def run(
@@ -137,46 +113,7 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder, early stopping, and the sizes that flow from data to network."""
-        parser.add_argument(
-            "--run_dir",
-            type=Path | None,
-            help="folder of this run; by default a fresh one below runs/",
-        )
-        parser.add_argument(
-            "--overwrite", action="store_true", help="replace an existing run or output file"
-        )
-        parser.add_argument(
-            "--estimate",
-            action="store_true",
-            help="with fit: measure a few steps, say how long the run will take, and write nothing",
-        )
-        parser.add_argument(
-            "--save_predictions",
-            type=Path | None,
-            help="npz file for the forecasts of all test windows",
-        )
-        parser.add_argument(
-            "--upcycle",
-            type=Path | None,
-            help="with fit: start a network of mixtures from this checkpoint of the dense one",
-        )
-        parser.add_argument(
-            "--calibrate",
-            type=bool,
-            default=True,
-            help="with fit: keep what intervals need, the residuals of the validation windows, in "
-            "the best checkpoint",
-        )
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.set_defaults(
-            {
-                "early_stopping.monitor": MONITOR,
-                "early_stopping.mode": "min",
-                "early_stopping.patience": 100,
-            }
-        )
-        for source, target in _LINKS.items():
-            parser.link_arguments(source, target, apply_on="instantiate")
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what was given, whatever ``sys.argv`` holds."""
@@ -362,25 +299,7 @@ class TrainingCLI(LightningCLI):
     def _resolved_config(self) -> str:
         given = self._given.clone()
         given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
-        return self._as_recipe(given)
-
-    def _as_recipe(self, given: Namespace) -> str:
-        if Path(given.data.dataset).is_file():
-            given.data.dataset = str(Path(given.data.dataset).resolve())
-        if given.upcycle:
-            given.upcycle = given.upcycle.resolve()
-        if given.data.root is not None:
-            given.data.root = Path(given.data.root).expanduser().resolve()
-        text = self._parser(self.subcommand).dump(given, skip_unset=False)
-        settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _NOT_SAVED}
-        # what is not used is left out, as in files from before
-        data = settings["data"].items()
-        settings["data"] = {k: v for k, v in data if v is not None or k not in _COVARIATES}
-        network = settings["model"]["network"].get("init_args", {})
-        for name, off in LATER_OPTIONS.items():
-            if network.get(name, ...) == off:
-                del network[name]
-        return made_from(recipes_of(self.arguments)) + yaml.safe_dump(settings, sort_keys=False)
+        return as_recipe(given, self._parser(self.subcommand), recipes_of(self.arguments))
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -9,7 +9,8 @@ import yaml
 
 from tsattn.errors import ConfigError
 from tsattn.training.command import TrainingCLI
-from tsattn.training.recipes import with_recipes
+from tsattn.training.options import as_recipe
+from tsattn.training.recipes import recipes_of, with_recipes
 
 
 class ParsedRecipe:
@@ -66,7 +67,8 @@ class _ParsingOnly(TrainingCLI):
 
     def before_instantiate_classes(self) -> None:
         """Take the text, and nothing more."""
-        self.text = self._as_recipe(self._given.clone())
+        parser, recipes = self._parser(self.subcommand), recipes_of(self.arguments)
+        self.text = as_recipe(self._given.clone(), parser, recipes)
 
     def instantiate_classes(self) -> None:
         """Build nothing."""
