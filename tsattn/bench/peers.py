@@ -81,7 +81,8 @@ def neuralforecast_module(
     except ImportError as error:
         raise _missing("neuralforecast", "neuralforecast", error) from error
     _, context, horizon = sizes
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its seed
+    for name in ("lightning_fabric", "pytorch_lightning"):  # they announce seed and devices
+        logging.getLogger(name).setLevel(logging.WARNING)
     module: Any = Theirs(
         h=horizon,
         input_size=context,

@@ -8,7 +8,7 @@ when the cell is run again its next row supersedes that one. A row with scores i
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -201,8 +201,14 @@ def validate(path: str | Path) -> None:
         pass
 
 
-def append_row(path: str | Path, row: Row) -> None:
-    """Add a row, all of it or nothing, whoever else writes to the file.
+def append_row(path: str | Path, row: Row, *, complete: Callable[[Row], Row] | None = None) -> Row:
+    """Add a row, all of it or nothing, whoever else writes to the file, and return it.
+
+    Args:
+        path: the file.
+        row: the row.
+        complete: called once it is certain that the row will be added, with nobody else at the
+            file; returns the row to add.
 
     Raises:
         DataError: the file is damaged or of a newer tsattn, or somebody keeps it locked; it is left
@@ -214,7 +220,7 @@ def append_row(path: str | Path, row: Row) -> None:
     lock = path.with_name(f".{path.name}.lock")
     try:
         with FileLock(lock, timeout=_LOCK_SECONDS):
-            _append(path, row)
+            return _append(path, row, complete)
     except Timeout as error:
         raise DataError(
             f"{path} has been locked by another process for {_LOCK_SECONDS} s ({lock}); the row of "
@@ -222,10 +228,12 @@ def append_row(path: str | Path, row: Row) -> None:
         ) from error
 
 
-def _append(path: Path, row: Row) -> None:
+def _append(path: Path, row: Row, complete: Callable[[Row], Row] | None) -> Row:
     there = {known.key: known for known in read_rows(path)}
     if row.key in there and there[row.key].status == "ok":
         raise ExistsError(f"{path} has a row for {row.key.name} already, with scores; it stays")
+    if complete is not None:
+        row = complete(row)
     before = path.read_bytes() if path.is_file() else _line(COLUMNS)
     unfinished = path.with_name(f".{path.name}.unfinished")
     with unfinished.open("wb") as file:
@@ -233,6 +241,7 @@ def _append(path: Path, row: Row) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+    return row
 
 
 def _text(value: Any) -> str:

@@ -1,8 +1,8 @@
 """A recipe as the command reads it, before anything is built from it."""
 
-import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import yaml
@@ -50,13 +50,27 @@ class ParsedRecipe:
         Raises:
             ConfigError: with what the command says of them.
         """
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                self._command.parser.parse_args([*self._command.arguments, *words])
-        except SystemExit as error:
-            reason = said.getvalue().removeprefix("error: ").partition("\nall options")[0]
-            raise ConfigError(f"{' '.join(words)}: {reason.strip()}") from error
+        with refusals_of(" ".join(words)):
+            self._command.parser.parse_args([*self._command.arguments, *words])
+
+
+@contextmanager
+def refusals_of(what: str) -> Iterator[None]:
+    """Turn what a parser prints before it exits into an error.
+
+    Args:
+        what: is parsed; the message begins with it.
+
+    Raises:
+        ConfigError: the parser exited.
+    """
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        reason = said.getvalue().removeprefix("error: ").partition("\nall options")[0]
+        raise ConfigError(f"{what}: {reason.strip()}") from error
 
 
 class _ParsingOnly(TrainingCLI):

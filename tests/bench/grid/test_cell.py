@@ -1,7 +1,6 @@
 """One cell: what becomes of it when something goes wrong, and what is kept of it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +162,10 @@ def test_row_of_the_runner_that_was_first_stands(tmp_path: Path) -> None:
     results = Results(tmp_path)
     first = results.add(row(test_mse=1.0), b"weights")
     assert first.checkpoint == f"{first.key.name}.safetensors"
-    again = results.add(replace(row(test_mse=2.0)), None)  # pyright: ignore
+    again = results.add(row(test_mse=2.0), b"others' weights")
     assert again == first
+    kept = tmp_path / "checkpoints" / first.model / first.checkpoint
+    assert kept.read_bytes() == b"weights"
     assert results.rows(["patchtst"]) == {first.key: first}
 
 

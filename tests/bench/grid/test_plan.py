@@ -106,7 +106,7 @@ def test_plan_names_each_cell_and_what_became_of_it(
         ("identity", "8", "to run"),
         ("tanh", "8", "to run"),
     ]
-    assert "1 cells failed earlier; --retry-failed" in shown
+    assert "1 cell failed earlier; --retry-failed" in shown
     assert "2 cells to run" in shown
 
 

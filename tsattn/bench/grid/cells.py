@@ -116,7 +116,11 @@ def read_cells(grids: Sequence[str | Path]) -> list[Cell]:
     placed: list[tuple[tuple[int, ...], Cell]] = []
     for number, name in enumerate(grids):
         path = _find(name)
-        placed += [((*place, number), cell) for place, cell in _cells_of(path, _read(path))]
+        grid = _read(path)
+        try:
+            placed += [((*place, number), cell) for place, cell in _cells_of(grid)]
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     placed.sort(key=lambda one: one[0][:2])  # stable: within a dataset as written
     keys: set[Key] = set()
     for _, cell in placed:
@@ -183,7 +187,7 @@ def _read(path: Path) -> GridFile:
         return GridFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         faults = [
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            f"{'.'.join(str(part) for part in fault['loc']) or 'the file'}: {fault['msg']}"
             for fault in error.errors()
         ]
         raise ConfigError(f"{path} is not a grid: {'; '.join(faults)}") from error
@@ -191,21 +195,21 @@ def _read(path: Path) -> GridFile:
         raise ConfigError(f"{path} cannot be read: {error}") from error
 
 
-def _cells_of(path: Path, grid: GridFile) -> list[tuple[tuple[int, int], Cell]]:
+def _cells_of(grid: GridFile) -> list[tuple[tuple[int, int], Cell]]:
     placed: list[tuple[tuple[int, int], Cell]] = []
     for model, block in grid.models.items():
         activations = grid.activations if block.activations is None else block.activations
         for activation in activations:
             if activation not in VALUE_ACTIVATIONS:
                 raise ConfigError(
-                    f"{path}: unknown value activation {activation!r} of {model}; expected one of "
+                    f"unknown value activation {activation!r} of {model}; expected one of "
                     f"{', '.join(VALUE_ACTIVATIONS)}{_hint(activation, VALUE_ACTIVATIONS)}"
                 )
         for place, dataset in enumerate(block.datasets or grid.datasets):
             try:
-                settings = _settings(block.recipe.format(dataset=dataset))
+                settings = _settings(_recipe(block, dataset))
             except ConfigError as error:
-                raise ConfigError(f"{path}: dataset {dataset!r} of {model}: {error}") from error
+                raise ConfigError(f"dataset {dataset!r} of {model}: {error}") from error
             if dataset in grid.datasets:
                 place = grid.datasets.index(dataset)
             for order, seed in enumerate(block.seeds or grid.seeds):
@@ -219,7 +223,7 @@ def _cell(
     block: ModelBlock, settings: Mapping[str, Any], key: tuple[str, str, str, str, int]
 ) -> Cell:
     _, _, dataset, activation, seed = key
-    words = [block.command, "--config", block.recipe.format(dataset=dataset)]
+    words = [block.command, "--config", _recipe(block, dataset)]
     if block.network:
         words += ["--model.network", block.network]
     for name, value in block.overrides.items():
@@ -229,6 +233,8 @@ def _cell(
         words += ["--model.network.value_activation", activation]
     overridden = block.overrides.get("trainer.max_epochs")
     epochs = overridden or settings.get("trainer", {}).get("max_epochs") or 0
+    if not isinstance(epochs, int):
+        raise ConfigError(f"trainer.max_epochs of {key[1]} is {epochs!r}; expected a whole number")
     return Cell(
         key=Key(*key, config_hash=_config_hash(block, settings)),
         words=tuple(words),
@@ -236,6 +242,16 @@ def _cell(
         max_epochs=epochs if block.command == "fit" else 0,
         missing=_missing(block),
     )
+
+
+def _recipe(block: ModelBlock, dataset: str) -> str:
+    try:
+        return block.recipe.format(dataset=dataset)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"recipe {block.recipe!r}: expected the name of one, with {{dataset}} in it where each "
+            "dataset has its own"
+        ) from error
 
 
 def _missing(block: ModelBlock) -> str:

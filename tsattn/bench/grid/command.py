@@ -17,6 +17,7 @@ from tsattn.bench.grid.progress import Progress
 from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
 from tsattn.errors import ConfigError
+from tsattn.training.amounts import counted
 from tsattn.training.hardware import usable_cores
 
 _INTERRUPTED = 130
@@ -72,12 +73,18 @@ def _run(
     states = results.states(cells)
     todo = [State.WAITING, *([State.FAILED] if options.retry_failed else [])]
     chosen = [cell for cell in cells if states[cell.key] in todo]
-    console.print(f"{len(cells)} cells: {tally(states.values())}", markup=False)
+    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}", markup=False)
     lines = obstacles(cells, states) + ([] if options.retry_failed else failures(cells, states))
     for line in lines:
         console.print(line, style="yellow", markup=False)
     states |= dict.fromkeys((cell.key for cell in chosen), State.WAITING)
     console.print(summary(cells, states, costs, options.workers), markup=False)
+    if not chosen:
+        return 0
+    results.require_writable()
+    from tsattn.bench.grid.checking import require_parsable  # brings in all of training
+
+    require_parsable(chosen)
     engine = _engine(options)
     progress = Progress(cells, states, costs, options.workers, console)
 
@@ -89,7 +96,7 @@ def _run(
             row = over.row and results.add(over.row, over.weights)
             there = row or results.rows([over.cell.key.model]).get(over.cell.key)
             progress.over(over.cell, there)
-    console.print(f"{len(cells)} cells: {tally(states.values())}", markup=False)
+    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}", markup=False)
     return 1 if any(states[cell.key] == State.FAILED for cell in chosen) else 0
 
 
@@ -115,13 +122,18 @@ def obstacles(cells: Sequence[Cell], states: Mapping[Key, State]) -> list[str]:
         if states[cell.key] == State.CANNOT:
             reason = cell.obstacle() or ""
             reasons[reason] = reasons.get(reason, 0) + 1
-    return [f"{count} cells cannot run here: {reason}" for reason, count in reasons.items()]
+    return [
+        f"{counted(count, 'cell')} cannot run here: {reason}" for reason, count in reasons.items()
+    ]
 
 
 def failures(cells: Sequence[Cell], states: Mapping[Key, State]) -> list[str]:
     """Say how many cells failed earlier, in a line or none."""
     failed = sum(states[cell.key] == State.FAILED for cell in cells)
-    return [f"{failed} cells failed earlier; --retry-failed runs them again"] if failed else []
+    if not failed:
+        return []
+    again = "it" if failed == 1 else "them"
+    return [f"{counted(failed, 'cell')} failed earlier; --retry-failed runs {again} again"]
 
 
 def _parser() -> ArgumentParser:
@@ -138,7 +150,11 @@ def _parser() -> ArgumentParser:
 def _common_options(add: Callable[..., Any]) -> None:
     default = ["configs/bench/table2.yaml"]
     add("--grid", nargs="+", type=str, default=default, help="files of cells, of configs/bench")
-    add("--only", type=str | None, help="name=value,..., of protocol, model, dataset, activation")
+    add(
+        "--only",
+        type=str | None,
+        help="name=value,..., of protocol, model, dataset, activation, seed",
+    )
     add("--seeds", type=int | None, help="the first so many seeds alone")
     add("--results", type=Path, default=Path("results"), help="folder of the rows")
     add(

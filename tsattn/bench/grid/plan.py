@@ -11,7 +11,7 @@ from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.costs import Cost, Costs
 from tsattn.bench.grid.table import State
 from tsattn.bench.rows import Key
-from tsattn.training.amounts import duration, memory
+from tsattn.training.amounts import counted, duration, memory
 
 _TO_DO = (State.WAITING, State.RUNNING)
 
@@ -36,7 +36,7 @@ class Total:
         if self.seconds or not self.unknown:
             parts.append(("at most " if self.at_most else "") + duration(self.seconds / workers))
         if self.unknown:
-            parts.append(f"{self.unknown} cell{'s' * (self.unknown > 1)} not measured")
+            parts.append(f"{counted(self.unknown, 'cell')} not measured")
         return ", and ".join(parts)
 
 
@@ -55,7 +55,7 @@ def show_groups(
     cells: Sequence[Cell], states: Mapping[Key, State], costs: Costs, console: Console
 ) -> None:
     """Print a line for each model and dataset."""
-    table = Table(title=f"{len(cells)} cells")
+    table = Table(title=counted(len(cells), "cell"))
     for column in ("protocol", "model", "dataset"):
         table.add_column(column)
     for column in ("cells", "done", "failed", "to run", "a cell", "memory", "all to run"):
@@ -92,7 +92,7 @@ def show_cells(
     cells: Sequence[Cell], states: Mapping[Key, State], costs: Costs, console: Console
 ) -> None:
     """Print a line for each cell, in the order in which they run."""
-    table = Table(title=f"{len(cells)} cells")
+    table = Table(title=counted(len(cells), "cell"))
     for column in ("protocol", "model", "dataset", "activation", "seed", "where it is", "takes"):
         table.add_column(column, justify="right" if column in ("seed", "takes") else "left")
     for cell in cells:
@@ -109,4 +109,5 @@ def summary(cells: Sequence[Cell], states: Mapping[Key, State], costs: Costs, wo
     if not to_do:
         return "nothing is left to run here"
     left = total(map(costs.of, to_do)).text(workers)
-    return f"{len(to_do)} cells to run: {left} with --workers {workers} --threads {costs.threads}"
+    how = f"--workers {workers} --threads {costs.threads}"
+    return f"{counted(len(to_do), 'cell')} to run: {left} with {how}"

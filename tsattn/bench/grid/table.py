@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.rows import Key, Row, append_row, read_rows
-from tsattn.errors import ExistsError
+from tsattn.errors import ConfigError, ExistsError
 
 
 class State(StrEnum):
@@ -55,15 +56,34 @@ class Results:
         Raises:
             DataError: the file is damaged, or stays locked; the row was not written.
         """
-        if row.status == "ok" and weights is not None:
+
+        def with_weights(row: Row) -> Row:
+            if row.status != "ok" or weights is None:
+                return row
             from tsattn.bench.grid.kept import keep  # brings in Lightning, which no plan needs
 
-            row = replace(row, checkpoint=keep(weights, self.folder, row.key))
+            return replace(row, checkpoint=keep(weights, self.folder, row.key))
+
         try:
-            append_row(self.file(row.model), row)
+            return append_row(self.file(row.model), row, complete=with_weights)
         except ExistsError:
             return self.rows([row.model])[row.key]
-        return row
+
+    def require_writable(self) -> None:
+        """Make the folder, and refuse one that no row could be written to.
+
+        Raises:
+            ConfigError: it is a file, or nobody may write there.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"--results {self.folder}: no rows can be written there ({error.strerror}); give "
+                "a folder that can be written to"
+            ) from error
 
 
 def _state(cell: Cell, row: Row | None) -> State:

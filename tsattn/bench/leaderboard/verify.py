@@ -57,6 +57,7 @@ def verify(words: Sequence[str]) -> int:
     parser.add_argument(
         "rows",
         nargs="*",
+        default=[],
         help="parts of a key, such as patchtst/illness/tanh/2021; all rows with a checkpoint by "
         "default",
     )
