@@ -1,6 +1,7 @@
 """Which rows make a cell, and which cells are best."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.bench.leaderboard.made import ILLNESS, failed, illness, row, write
 from tsattn.bench.leaderboard.cells import Board, Cell, Ranking, rank, read_board
 from tsattn.bench.leaderboard.overview import ours
+from tsattn.data import CATALOG
 from tsattn.errors import DataError
 
 
@@ -66,6 +68,37 @@ def test_float32_counts_before_a_newer_configuration_with_as_many_runs_in_bfloat
     more = Board([*exact, *fast]).cell("table2", "patchtst", "illness", "tanh")
     assert (more.mean(), more.precisions) == (pytest.approx(1.4), "bf16-mixed")
     assert ours(more, Ranking((), ())).text.endswith(", bf16-mixed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_sha256": "c" * 64},
+        {"test_windows": 144},
+        {"horizon": 24},
+        {"test_rows": "660:966"},
+        {"context": 96},  # of the same rows: other targets
+    ],
+)
+def test_other_data_or_windows_are_not_compared(changes: dict[str, Any]) -> None:
+    strange = [row(value_activation="relu", seed=seed, **changes) for seed in (2021, 2022)]
+    floor = row(model="last_value", value_activation="", seed=0, **changes)
+    board = Board([*strange, floor, *illness()])
+    assert not board.cell("table2", "patchtst", "illness", "relu").rows
+    assert board.others("illness") == []
+    assert board.left_out == [*strange, floor]
+
+
+def test_longer_context_with_the_same_targets_is_compared() -> None:
+    other = row(model="transformer", context=36, test_rows="737:966")
+    board = Board([*illness(), other])
+    assert board.left_out == []
+
+
+def test_same_data_with_other_line_ends_is_the_same_data() -> None:
+    lf, crlf = CATALOG["illness"].sha256.values()
+    both = [row(seed=1, data_sha256=lf), row(seed=2, data_sha256=crlf)]
+    assert Board(both).left_out == []
 
 
 def test_other_protocols_fill_no_cell_of_table_2() -> None:

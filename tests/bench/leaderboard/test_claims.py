@@ -88,6 +88,18 @@ def test_verdict_follows_the_interval_and_the_papers_difference(
     assert found.verdict is verdict
 
 
+def test_improvement_that_only_the_adjustment_takes_away_is_undecided() -> None:
+    """The interval lies below 0 and above the paper's difference; Holm's p is above the limit."""
+    paper = UNKNOWN | {"identity": 1.0, "gelu": 0.3}
+    names = dict.fromkeys(NAMES, 0.0) | {"gelu": -0.0131}
+    found = by_name(compare_with("identity", cells(names), paper))["gelu"]
+    assert found.adjusted_p is not None
+    assert found.adjusted_p > 0.05
+    assert found.difference.high is not None
+    assert found.difference.high < 0
+    assert found.verdict is Verdict.UNDECIDED
+
+
 def test_many_comparisons_need_more_evidence_than_one() -> None:
     two = compare_with("identity", cells({"identity": 0.0, "tanh": -0.012}, noise=1.2), UNKNOWN)
     assert two[0].difference.p is not None

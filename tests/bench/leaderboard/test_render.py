@@ -18,6 +18,7 @@ from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.cli import main
 from tsattn.errors import DataError
 
+UNTRAINED = {"value_activation": "", "seed": 0, "checkpoint_rule": ""}
 GOLDEN = Path(__file__).with_name("golden.md")
 REASON = """\
 - {dataset: traffic, reason: no data here}
@@ -89,15 +90,15 @@ def test_cells_hold_the_numbers_that_were_worked_out_by_hand(results: Path) -> N
     text = markdown(content_of(results))
     tanh = line(text, "### Illness: PatchTST", "Tanh")
     # 1.40 1.31 1.20: mean 1.3033, deviation 0.1002; the paper 1.447; as published .8 times ours
-    assert tanh[:5] == ["Tanh", "**1.303 ± 0.100**", "3", "1.447", "−0.144"]
-    assert tanh[5:7] == ["1.043 ± 0.080", "−0.404"]
+    assert tanh[:5] == ["Tanh", "**1.3033 ± 0.1002**", "3", "1.447", "−0.144"]
+    assert tanh[5:7] == ["1.0427 ± 0.0801", "−0.404"]
     # minus identity: -.10 -.09 -.10: mean -.09667, t(2) 4.3027 times .0057735 / sqrt 3 = .01434
-    assert tanh[8] == "−0.097 [−0.111, −0.082]"
+    assert tanh[8] == "−0.0967 [−0.1110, −0.0823]"
     assert tanh[10].strip() == "supported"
     gelu = line(text, "### Illness: PatchTST", "GELU")
-    assert gelu[1] == "1.440 ± 0.144"
+    assert gelu[1] == "1.4400 ± 0.1442"
     identity = line(text, "### Illness: PatchTST", "Linear (identity)")
-    assert identity[1] == "<ins>1.400 ± 0.100</ins>"
+    assert identity[1] == "<ins>1.4000 ± 0.1000</ins>"
     assert line(text, "### Illness: PatchTST", "SiLU")[1] == "1 failed"
     assert line(text, "### Illness: PatchTST", "ReLU")[1] == ""  # another configuration
 
@@ -108,6 +109,22 @@ def test_overview_has_ours_the_papers_and_the_difference_side_by_side(results: P
     cells = [cell.strip() for cell in row_of_tanh.strip("|").split(" | ")]
     assert cells[2:5] == ["", "0.187", ""]
     assert cells[11:14] == ["**1.303 ± 0.100 (3)**", "1.447", "−0.144"]
+
+
+def test_network_that_no_floor_loses_to_says_so(results: Path) -> None:
+    sentence = "None of these is better than a forecast that needs no training: "
+    assert sentence not in markdown(content_of(results))
+    write(results, [row(model="window_mean", test_mse=1.25, **UNTRAINED)])
+    text = markdown(content_of(results))
+    assert f"{sentence}mean of the window has 1.250, the best of them 1.303." in text
+    assert f"{sentence}mean of the window has 1.250, the best of them 4.000." in text
+
+
+def test_peer_of_another_protocol_is_named_so_and_drawn_nowhere(results: Path) -> None:
+    write(results, [row(model="dlinear", protocol="mine", test_mse=1.35, **UNTRAINED)])
+    text = markdown(content_of(results))
+    assert line(text, "## Illness", "DLinear, protocol mine")[2] == "1.3500"
+    assert "DLinear 1.350" not in html(content_of(results))
 
 
 def test_empty_cells_say_why_and_how_to_fill_them(results: Path) -> None:

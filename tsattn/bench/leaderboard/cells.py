@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS
+from tsattn.bench.leaderboard.scored import of_the_same_windows
 from tsattn.bench.leaderboard.tables import OTHERS, Mark
 from tsattn.bench.rows import Row, read_rows
 from tsattn.errors import DataError
@@ -90,7 +91,8 @@ class Board:
 
     Every comparison is among runs of one configuration: of a protocol, model and dataset those rows
     count whose configuration has the most finished runs; of several with as many one in float32,
-    and then the newest.
+    and then the newest. Of a protocol and dataset only rows count that were scored on the same data
+    and windows (`of_the_same_windows`).
 
     Args:
         rows: rows in the order of their files.
@@ -98,7 +100,7 @@ class Board:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         groups: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
-        for row in rows:
+        for row in of_the_same_windows(rows):
             settings = groups.setdefault((row.protocol, row.model, row.dataset), {})
             settings.setdefault(row.config_hash, []).append(row)
         counted = [row for settings in groups.values() for row in _main(settings)]
@@ -182,6 +184,16 @@ def read_board(results: Path) -> Board:
 def result_files(results: Path) -> list[Path]:
     """Return the files of rows in a folder of results, by name."""
     return sorted(results.glob("*.csv"))
+
+
+def reading_order(protocol: str, model: str, dataset: str) -> tuple[int | str, ...]:
+    """Return by what lines are ordered: Table 2's datasets and models first, as it has them."""
+    models, datasets = (*MODELS, *OTHERS), DATASETS
+
+    def place(name: str, known: Sequence[str]) -> tuple[int, str]:
+        return (known.index(name), "") if name in known else (len(known), name)
+
+    return *place(dataset, datasets), *place(protocol, ("table2",)), *place(model, models)
 
 
 def rank(cells: dict[str, Cell]) -> Ranking:

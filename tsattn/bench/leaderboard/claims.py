@@ -46,9 +46,10 @@ def compare_with(
 
     - *supported* where the mean difference is negative and its p-value, adjusted for the number of
       activations compared (Holm), is below 0.05;
-    - *not supported* where it is not, and the 95 % interval lies above 0, or above the paper's
-      difference: an improvement as large as the published one is then excluded;
-    - *undecided* otherwise, always with fewer than two seeds.
+    - *not supported* where the 95 % interval holds 0 or worse, and lies above 0 or above the
+      paper's difference: an improvement as large as the published one is then excluded;
+    - *undecided* otherwise, always with fewer than two seeds. An improvement that is smaller than
+      the paper's and that only the adjustment takes from 0 is undecided, too.
 
     Args:
         reference: the activation to compare with.
@@ -80,8 +81,8 @@ def compare_with(
 def _judged(comparison: Comparison, p: float | None) -> Comparison:
     found, claimed = comparison.difference, comparison.published
     verdict = Verdict.UNDECIDED
-    if p is not None and found.low is not None:
-        excluded = found.low > min(claimed or 0.0, 0.0)
+    if p is not None and found.low is not None and found.high is not None:
+        excluded = found.high >= 0 and found.low > min(claimed or 0.0, 0.0)
         if p < LIMIT and found.mean < 0:
             verdict = Verdict.SUPPORTED
         elif excluded:

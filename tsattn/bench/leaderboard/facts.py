@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tsattn.bench.leaderboard.cells import Board, Cell
+from tsattn.bench.leaderboard.cells import Board, Cell, reading_order
 from tsattn.bench.leaderboard.tables import (
     Item,
     Table,
@@ -68,7 +68,7 @@ def _scored(rows: Sequence[Row]) -> Table:
     titles = ["dataset", "model", "recipe", "data sha256", "train rows", "val rows", "test rows"]
     titles += ["scaler", "checkpoint", "context", "horizon", "windows", "left out", "as published"]
     found: dict[tuple[object, ...], Row] = {}
-    for row in sorted(rows, key=lambda r: (r.dataset, r.protocol, r.model, r.seed)):
+    for row in sorted(rows, key=lambda r: (reading_order(r.protocol, r.model, r.dataset), r.seed)):
         setting = (row.dataset, row.protocol, row.model, row.recipe, row.data_sha256)
         setting += (row.train_rows, row.val_rows, row.test_rows, row.scaler, row.checkpoint_rule)
         setting += (row.context, row.horizon, row.test_windows, row.test_windows_dropped)
@@ -107,7 +107,7 @@ def _costs(cells: Sequence[Cell]) -> Table:
     titles = ["dataset", "model", "value activation", "seeds", "wall time", "each", "peak MiB"]
     titles += ["epochs", "parameters", "precision"]
     lines: list[list[Item]] = []
-    for cell in sorted(cells, key=lambda c: (c.dataset, c.protocol, c.model, c.activation)):
+    for cell in sorted(cells, key=lambda c: reading_order(c.protocol, c.model, c.dataset)):
         seconds = [row.wall_seconds for row in cell.rows if row.wall_seconds is not None]
         peaks = [row.peak_mib for row in cell.rows if row.peak_mib is not None]
         epochs = [row.epochs for row in cell.rows if row.epochs is not None]

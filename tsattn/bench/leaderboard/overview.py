@@ -41,7 +41,7 @@ def _half(board: Board, datasets: tuple[str, ...]) -> Table:
     return table(columns, rows, words=2)
 
 
-def ours(cell: Cell, ranking: Ranking, *, count: bool = True) -> Item:
+def ours(cell: Cell, ranking: Ranking, *, count: bool = True, digits: int = 3) -> Item:
     """Return our figure, marked where it is best or second best; what is not float32 says so."""
     failed = f"{len(cell.failed)} failed" if cell.failed else ""
     title = ", ".join(f"seed {seed}: {mse:.4f}" for seed, mse in cell.scores().items())
@@ -51,6 +51,7 @@ def ours(cell: Cell, ranking: Ranking, *, count: bool = True) -> Item:
         len(cell.rows) if count else None,
         ranking.mark(cell.activation),
         title,
+        digits,
     )
     told = ", ".join(part for part in (item.text, cell.precisions, failed) if part)
     return Item(told, item.sort, item.mark, title)

@@ -105,7 +105,7 @@ def _plots(content: Content, section: Section, network: Network) -> list[DotPlot
     papers = {
         name: table2_mse(model, name, section.dataset) for model in models for name in network.cells
     }
-    others = {cell.model: cell for cell in content.board.others(section.dataset)}
+    others = {c.model: c for c in content.board.others(section.dataset) if c.protocol == "table2"}
     lines = {model: _mean(others[model]) for model in (*FLOORS, "dlinear") if model in others}
     shown = {model: mean for model, mean in lines.items() if mean is not None}
     title = f"{network.title} on {section.title}"

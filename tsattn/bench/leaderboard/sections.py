@@ -19,8 +19,10 @@ from tsattn.bench.leaderboard.published import (
     quoted,
     table2_mse,
 )
-from tsattn.bench.leaderboard.sentences import ranked, sentence
+from tsattn.bench.leaderboard.scored import scored
+from tsattn.bench.leaderboard.sentences import beaten_by_floor, ranked, sentence
 from tsattn.bench.leaderboard.tables import (
+    FINE,
     FLOORS,
     OTHERS,
     Item,
@@ -145,12 +147,24 @@ def _network(board: Board, protocol: str, model: str, dataset: str) -> Network:
     comparisons = compare_with("identity", cells, published)
     return Network(
         title=network_label(protocol, model),
-        sentence=sentence(cells, comparisons, published),
+        sentence=" ".join([sentence(cells, comparisons, published), *_floor(cells, board)]),
         ranked=ranked(rank(cells)),
         table=_activations(cells, comparisons, published),
         cells=cells,
         comparisons=comparisons,
     )
+
+
+def _floor(cells: Mapping[str, Cell], board: Board) -> list[str]:
+    """Say that an untrained forecast is better than all of these, where one is."""
+    trained = [cell for cell in cells.values() if cell.rows]
+    others = board.others(trained[0].dataset) if trained else []
+    floors = [
+        cell
+        for cell in others
+        if cell.model in FLOORS and cell.rows and scored(cell.rows[0]) == scored(trained[0].rows[0])
+    ]
+    return beaten_by_floor(trained, floors)
 
 
 def _activations(
@@ -165,11 +179,10 @@ def _activations(
     rows: list[list[Item]] = []
     for name, cell in cells.items():
         column, paper, compared = "test_mse_as_published", published[name], beside.get(name)
-        row = [word(label(name)), ours(cell, ranking, count=False)]
+        row = [word(label(name)), ours(cell, ranking, count=False, digits=FINE)]
         row.append(Item(str(len(cell.rows) or ""), len(cell.rows)))
         row += [number(paper), difference(cell, paper)]
-        row += [spread(cell.mean(column), cell.deviation(column)), difference(cell, paper, column)]
-        row.append(spread(cell.mean("test_mae"), cell.deviation("test_mae")))
+        row += [_mean(cell, column), difference(cell, paper, column), _mean(cell, "test_mae")]
         if compared:
             row.append(Item(interval(compared.difference), compared.difference.mean))
             row.append(Item(probability(compared.adjusted_p), compared.adjusted_p))
@@ -183,20 +196,24 @@ def _activations(
 def _beside(cells: Sequence[Cell]) -> Table | None:
     rows: list[list[Item]] = []
     for cell in cells:
+        name = word(network_label(cell.protocol, cell.model))
         kind = "floor" if cell.model in FLOORS else "trained"
         if not cell.rows:
             text = f"{len(cell.failed)} failed"
-            rows.append([word(label(cell.model)), word(kind), word(text), *[word("")] * 5])
+            rows.append([name, word(kind), word(text), *[word("")] * 6])
             continue
-        column = "test_mse_as_published"
-        row = [word(label(cell.model)), word(kind), spread(cell.mean(), cell.deviation())]
-        row.append(Item(str(len(cell.rows)), len(cell.rows)))
-        row.append(spread(cell.mean("test_mae"), cell.deviation("test_mae")))
-        row.append(spread(cell.mean(column), cell.deviation(column)))
+        row = [name, word(kind), _mean(cell, "test_mse")]
+        row += [Item(str(len(cell.rows)), len(cell.rows)), _mean(cell, "test_mae")]
         row += [_only(cell, "context"), _only(cell, "test_windows")]
+        row += [_mean(cell, "test_mse_as_published"), _only(cell, "windows_as_published")]
         rows.append(row)
-    titles = ["forecast", "kind", "MSE", "seeds", "MAE", "as published", "context", "windows"]
+    titles = ["forecast", "kind", "MSE", "seeds", "MAE", "context", "windows"]
+    titles += ["as published", "windows as published"]
     return table(titles, rows, words=2) if rows else None
+
+
+def _mean(cell: Cell, column: str) -> Item:
+    return spread(cell.mean(column), cell.deviation(column), digits=FINE)
 
 
 def _only(cell: Cell, column: str) -> Item:

@@ -27,6 +27,24 @@ def sentence(
     return " ".join([_claim(verdict, comparisons), *_tanh(comparisons, published)])
 
 
+def beaten_by_floor(cells: Sequence[Cell], floors: Sequence[Cell]) -> list[str]:
+    """Say that the best of the floors is better than every one of the cells, where it is.
+
+    Args:
+        cells: of the activations that have runs.
+        floors: of forecasts that need no training, over the same windows.
+    """
+    best = min((cell.mean() or 0.0 for cell in cells), default=None)
+    floor = min(floors, key=lambda cell: cell.mean() or 0.0, default=None)
+    if best is None or floor is None or best < (floor.mean() or 0.0):
+        return []
+    mean = floor.mean() or 0.0
+    return [
+        f"None of these is better than a forecast that needs no training: "
+        f"{label(floor.model)} has {mean:.3f}, the best of them {best:.3f}."
+    ]
+
+
 def ranked(ranking: Ranking) -> str:
     """Say over which seeds best and second best were found."""
     if not ranking.order:

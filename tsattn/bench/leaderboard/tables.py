@@ -35,6 +35,9 @@ LABELS = {
 }
 """How models, activations and datasets are called in the paper; others keep their own names."""
 
+FINE = 4
+"""Digits where activations are compared; the paper has three."""
+
 FLOORS = ("last_value", "seasonal_naive", "window_mean", "train_mean")
 OTHERS = (*FLOORS, "dlinear", "neuralforecast_patchtst", "huggingface_patchtst")
 """What stands beside the networks, in this order."""
@@ -118,19 +121,24 @@ def spread(
     count: int | None = None,
     mark: Mark = "",
     title: str = "",
+    digits: int = 3,
 ) -> Item:
     """Return ``mean ± deviation (number of seeds)``."""
     if mean is None:
         return Item("", title=title)
-    text = f"{mean:.3f}" + (f" ± {deviation:.3f}" if deviation is not None else "")
+    text = f"{mean:.{digits}f}"
+    if deviation is not None:
+        text += f" ± {deviation:.{digits}f}"
     return Item(text + (f" ({count})" if count is not None else ""), mean, mark, title)
 
 
 def interval(difference: Difference) -> str:
     """Write a difference with its interval, where it has one."""
-    if difference.low is None or difference.high is None:
-        return sign(difference.mean)
-    return f"{sign(difference.mean)} [{sign(difference.low)}, {sign(difference.high)}]"
+    mean, low, high = (
+        None if value is None else sign(value, FINE)
+        for value in (difference.mean, difference.low, difference.high)
+    )
+    return f"{mean}" if low is None else f"{mean} [{low}, {high}]"
 
 
 def probability(p: float | None) -> str:
