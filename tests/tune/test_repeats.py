@@ -1,5 +1,6 @@
 """Repeated seeds: what takes part, what is queued, and the paired interval."""
 
+import io
 import math
 import statistics
 from pathlib import Path
@@ -8,21 +9,27 @@ import optuna
 import pytest
 import scipy.stats
 from optuna import Study
+from optuna.distributions import IntDistribution
 from optuna.trial import TrialState
+from rich.console import Console
 
 from tests.tune.fake import FakeEngine, write_space
 from tsattn.training.parsed import ParsedRecipe
+from tsattn.tune import claims
 from tsattn.tune.repeats import (
+    Comparison,
     Contender,
     compare,
     contenders,
     propose,
     queue_repeats,
+    rank,
     reference_of,
 )
+from tsattn.tune.sampling import RETRY_OF
 from tsattn.tune.search import Search
 from tsattn.tune.space import Space, read_space
-from tsattn.tune.summary import best_recipe, summarise
+from tsattn.tune.summary import best_recipe, show, summarise
 
 LOSSES = {
     0: [0.50, 0.52, 0.48, 0.51],
@@ -121,6 +128,71 @@ def test_repeats_that_are_there_are_not_run_again(study: Study) -> None:
     engine = repeated(study, found, 3)
     assert [job.words[1] for job in engine.jobs] == ["0", "1"]
     assert len(compare(study, found, None)[0].losses) == 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_repeat_killed_before_its_values_were_drawn_is_repeated_as_queued(
+    study: Study, damaged: bool
+) -> None:
+    found = [Contender("identity", 4), Contender("tanh", 1)]
+    queue_repeats(study, found, 2, base=7)
+    claims.sign(study.ask())
+    if damaged:  # as an older version left its retry: queued without values, one drawn at random
+        study.tell(0, state=TrialState.FAIL)
+        left = study.trials[0].user_attrs
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState.RUNNING,
+                params={"of": 123456},
+                distributions={"of": IntDistribution(0, 2**31)},
+                user_attrs={k: v for k, v in left.items() if k != "of"} | {RETRY_OF: 0},
+            )
+        )
+    engine = repeated(study, found, 2)
+    assert sorted(tuple(job.words[1:4:2]) for job in engine.jobs) == [
+        ("0", "0"), ("0", "1"), ("1", "0"), ("1", "1"),
+    ]  # fmt: skip
+    assert [list(c.losses) for c in compare(study, found, "identity")] == [[1007, 1008]] * 2
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_failed_repeat_is_tried_again_with_its_seed(study: Study) -> None:
+    found = [Contender("identity", 0)]
+    queue_repeats(study, found, 1, base=7)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    assert repeated(study, found, 1).jobs == []
+    assert claims.retry_failed(study) == 1
+    assert len(repeated(study, found, 1).jobs) == 1
+    assert list(compare(study, found, "identity")[0].losses) == [1007]
+
+
+def test_missing_seed_decides_nothing(study: Study, space: Space) -> None:
+    searched(study, space)
+    identity, tanh, relu = contenders(study, space)
+    losses = {
+        identity: dict(zip(range(1007, 1012), [1.0, 1.0, 1.0, 1.0, 2.0], strict=True)),
+        tanh: dict.fromkeys(range(1007, 1011), 1.1),
+        relu: {1007: 0.1},
+    }
+    ranking = rank(losses)
+    assert ranking.seeds == (1007, 1008, 1009, 1010)
+    assert ranking.means == {identity: pytest.approx(1.0), tanh: pytest.approx(1.1)}
+    assert rank({relu: losses[relu]}).means == {}
+    compared = [
+        Comparison(contender, mine, {}, None, None, contender is identity)
+        for contender, mine in losses.items()
+    ]
+    summary = summarise(study, space, compared)
+    best = summary["best"]
+    assert (best["trial"], best["because"]) == (4, "the lowest mean over 4 seeds")
+    assert (
+        "those 4 of 5 seeds that all have finished: identity 1.0000, tanh 1.1000; left out"
+        in (summary["ranking"])
+    )
+    shown = io.StringIO()
+    show(summary, Console(file=shown, width=200))
+    assert "Some repeats have failed" in shown.getvalue()
+    assert summarise(study, space, compared[:1])["ranking"] is None
 
 
 def test_one_seed_decides_nothing(study: Study) -> None:

@@ -13,12 +13,13 @@ from optuna import Study
 from optuna.trial import TrialState
 
 from tests.tune.fake import FakeEngine, Script, overrides, write_space
+from tsattn.errors import ConfigError
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.tune import claims
-from tsattn.tune.claims import proposals
+from tsattn.tune.claims import proposals, retry_failed
 from tsattn.tune.job import Job
 from tsattn.tune.sampling import SeededTPE, make_pruner
-from tsattn.tune.search import CONFIG, ERROR, Search
+from tsattn.tune.search import CONFIG, ERROR, SameFailureError, Search
 from tsattn.tune.space import Space, read_space
 
 RATE = "model.learning_rate"
@@ -108,6 +109,15 @@ def test_hyperband_stops_some_before_their_last_epoch(space: Space) -> None:
     assert len({tuple(trial.params.values()) for trial in study.trials}) == 12
 
 
+@pytest.mark.parametrize("epochs", [-1, 0, 1, 2])
+def test_hyperband_needs_epochs_to_share_out(epochs: int) -> None:
+    with pytest.raises(ConfigError, match=f"at least 3, got --trainer.max_epochs {epochs}"):
+        make_pruner("hyperband", epochs)
+    make_pruner("hyperband", 3)
+    make_pruner("hyperband", None)
+    make_pruner("median", epochs)
+
+
 def test_failed_trial_is_recorded_with_its_error_and_the_study_goes_on(
     study: Study, space: Space
 ) -> None:
@@ -118,6 +128,59 @@ def test_failed_trial_is_recorded_with_its_error_and_the_study_goes_on(
     assert states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert study.trials[1].user_attrs[ERROR] == "NonFiniteLossError: nan"
     assert any("trial 1 failed: NonFiniteLossError" in line for line in said)
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_cause_that_hits_all_trials_stops_the_study_and_they_are_tried_again(
+    study: Study, space: Space, workers: int
+) -> None:
+    absent = FakeEngine(lambda given, job: ["DataAbsentError: no file"], workers)
+    first = max(3, workers)
+    said = f"the first {first} trials all failed with the same error.*no file.*--retry-failed"
+    with pytest.raises(SameFailureError, match=said):
+        search(study, space, absent, 30)
+    assert states(study) == ["FAIL"] * first
+    assert retry_failed(study) == first
+    assert retry_failed(study) == 0  # they are queued
+    search(study, space, FakeEngine(by_rate, workers), 30)
+    assert states(study).count("FAIL") == first
+    assert all("no file" in trial.user_attrs[ERROR] for trial in study.trials[:first])
+    undisturbed = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    search(undisturbed, space, FakeEngine(by_rate, workers), 30)
+    assert len(found(study)) == 30
+    assert found(study)[:3] == found(undisturbed)[:3] or workers > 1
+    assert retry_failed(study) == 0
+
+
+@pytest.mark.parametrize("losses", [[1.0, "the same"], ["another every time {}"]])
+def test_failures_that_are_the_trials_own_do_not_stop_the_study(
+    study: Study, space: Space, losses: list[float | str]
+) -> None:
+    def fails(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        return [x.format(job.number) if isinstance(x, str) else x for x in losses]
+
+    search(study, space, FakeEngine(fails), 6)
+    assert states(study) == ["FAIL"] * 6
+
+
+def test_workers_that_always_die_stop_the_study_after_three_tries_of_three_trials(
+    study: Study, space: Space
+) -> None:
+    with pytest.raises(SameFailureError, match="SIGKILL"):
+        search(study, space, FakeEngine(lambda given, job: ["dies"]), 30)
+    assert states(study) == ["FAIL"] * 9
+    assert proposals(study.trials) == 3
+
+
+def test_trial_killed_before_its_values_were_drawn_gets_them_then(
+    study: Study, space: Space
+) -> None:
+    study.sampler = SeededTPE(0, study)
+    claims.sign(study.ask())
+    search(study, space, FakeEngine(by_rate), 6)
+    undisturbed = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    search(undisturbed, space, FakeEngine(by_rate), 6)
+    assert found(study) == found(undisturbed)
 
 
 def test_trial_whose_worker_died_is_tried_again_with_its_values_and_seed(

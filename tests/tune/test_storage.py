@@ -113,8 +113,9 @@ def test_locked_storage_says_so_and_keeps_what_is_in_it(
         ("sqlite:///{}/no/such/folder/study.db", "unable to open database file"),
         ("journal:///{}/no/such/folder/study.log", "No such file"),
         ("sqlite:///{}/text.db", "not a database"),
-        ("journal:///{}/text.db", "cannot be used"),
-        ("firebird://user:secret@host/base", "firebird"),
+        ("journal:///{}/text.db", "no journal begins with 'no study"),
+        ("firebird://user:secret@host/base", "unknown kind of storage 'firebird'"),
+        ("redis://user:secret@host", "expected sqlite:///, journal:///"),
     ],
 )
 def test_storage_that_cannot_be_used_is_an_error_in_words(
@@ -125,6 +126,30 @@ def test_storage_that_cannot_be_used_is_an_error_in_words(
         begin(url.format(tmp_path), space, recipe.text)
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("content", [b"no study", b"no study\n" * 200, b"\xff\xfe\x00\n", b"[]\n"])
+def test_file_of_something_else_is_left_as_it_is(
+    kind: str, content: bytes, tmp_path: Path, space: dict[str, Any], recipe: ParsedRecipe
+) -> None:
+    file = tmp_path / "theirs"
+    file.write_bytes(content)
+    with pytest.raises(StorageError, match=r"was reached, but holds no studies.*--storage"):
+        begin(f"{kind}:///{file}", space, recipe.text)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("line", ["no study\n", "{}\n", "5\n"])
+def test_damaged_journal_is_an_error_in_words(
+    line: str, tmp_path: Path, space: dict[str, Any], recipe: ParsedRecipe
+) -> None:
+    url = f"journal:///{tmp_path}/study.log"
+    begin(url, space, recipe.text)
+    lines = (tmp_path / "study.log").read_text().splitlines(keepends=True)
+    (tmp_path / "study.log").write_text("".join([*lines[:1], line, *lines[1:]]))
+    with pytest.raises(StorageError, match=r"is damaged: .*put back a copy"):
+        begin(url, space, recipe.text)
 
 
 def test_storage_that_is_no_address_is_refused(space: dict[str, Any], recipe: ParsedRecipe) -> None:

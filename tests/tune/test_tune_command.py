@@ -18,7 +18,7 @@ import yaml
 from optuna.trial import TrialState
 
 from tests.training.tiny import RECIPE, stored_result
-from tests.tune.fake import write_space
+from tests.tune.fake import FakeEngine, Script, write_space
 from tsattn.cli import main
 from tsattn.training.command import TrainingCLI
 from tsattn.training.folder import RunFolder
@@ -166,6 +166,26 @@ def test_study_whose_trials_all_fail_says_why(
     assert not (tmp_path / "out" / "best.yaml").exists()
 
 
+def test_failures_of_one_cause_end_early_and_are_trained_again_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(script: Script) -> None:
+        monkeypatch.setattr(command, "LocalEngine", lambda *_: FakeEngine(script))
+
+    monkeypatch.setitem(sys.modules, "plotly.io", None)
+    typed = words(tmp_path, "--trials", 4)
+    play(lambda given, job: ["KernelBuildError: no compiler"])
+    assert main(typed) == 1
+    assert re.search(r"no more are begun: .*no compiler.*--retry-failed", capsys.readouterr().err)
+    assert summary(tmp_path)["trials"]["fail"] == 3
+    play(lambda given, job: [1.0])
+    assert main([*typed, "--retry-failed"]) == 0
+    assert "3 failed trials of patchtst-illness-space are tried again" in capsys.readouterr().out
+    found = summary(tmp_path)
+    assert (found["trials"]["complete"], found["trials"]["fail"]) == (4, 3)
+    assert {failed["reason"] for failed in found["failed"]} == {"KernelBuildError: no compiler"}
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -180,6 +200,9 @@ def test_study_whose_trials_all_fail_says_why(
         (["--trainer.strategy", "ddp"], "a trial is one process"),
         (["--storage", "study.db"], "is no address"),
         (["--storage", "sqlite:///no/such/study.db"], "cannot be used"),
+        (["--storage", "redis://host"], "unknown kind of storage 'redis'"),
+        (["--pruner", "hyperband"], "needs at least 3, got --trainer.max_epochs 2"),
+        (["--data.dataset", "absent.csv"], "no file"),
         (["--config", "patchtst/illnss"], "did you mean patchtst/illness.yaml?"),
     ],
 )
@@ -190,6 +213,7 @@ def test_misuse_is_an_error_in_words(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()  # the corrected command may have the folder
 
 
 def test_misspelt_override_names_the_nearest(

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
@@ -19,7 +20,9 @@ from tsattn.tune.sampling import RETRY_OF
 SIGN_SECONDS = 30.0
 GRACE_SECONDS = 300.0
 MOST_RETRIES = 2
-SEED = "seed"
+SEED, OF = "seed", "of"
+"""Attributes that a trial may be queued with: its seed, and which settings it repeats."""
+
 _MACHINE, _PROCESS, _SIGNED = "machine", "process", "signed"
 
 
@@ -89,16 +92,52 @@ def retry(study: Study, trial: FrozenTrial) -> bool:
     Returns:
         Whether it was queued.
     """
-    first = first_of(trial)
-    tries = [t for t in study.get_trials(deepcopy=False) if first_of(t) == first]
+    tries = _tries(study.get_trials(deepcopy=False))[first_of(trial)]
     if len(tries) > MOST_RETRIES:
         return False
-    kept = {SEED: trial.user_attrs[SEED]} if SEED in trial.user_attrs else {}
-    study.enqueue_trial(trial.params, user_attrs={RETRY_OF: first, **kept})
+    _queue(study, tries)
     return True
 
 
-def first_of(trial: FrozenTrial) -> int:
+def retry_failed(study: Study) -> int:
+    """Queue every trial again all of whose tries failed, with its values and its seed.
+
+    The failures stay recorded. A trial without values, which never began, is left out.
+
+    Returns:
+        How many were queued.
+    """
+    failed = [
+        tries
+        for tries in _tries(study.get_trials(deepcopy=False)).values()
+        if all(trial.state == TrialState.FAIL for trial in tries) and any(map(values_of, tries))
+    ]
+    for tries in failed:
+        _queue(study, tries)
+    return len(failed)
+
+
+def values_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's values: those that were drawn, and those it was queued with."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
+def _tries(trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """Return the tries of every trial, by the number of the first."""
+    tries: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        tries.setdefault(first_of(trial), []).append(trial)
+    return tries
+
+
+def _queue(study: Study, tries: Sequence[FrozenTrial]) -> None:
+    """Queue once more what the tries were; one that ended early may know less than the others."""
+    known = max(tries, key=lambda trial: (len(values_of(trial)), SEED in trial.user_attrs))
+    kept = {name: known.user_attrs[name] for name in (SEED, OF) if name in known.user_attrs}
+    study.enqueue_trial(values_of(known), user_attrs={RETRY_OF: first_of(known), **kept})
+
+
+def first_of(trial: FrozenTrial | Trial) -> int:
     """Return the number of the trial that this one repeats, or its own."""
     return int(trial.user_attrs.get(RETRY_OF, trial.number))
 

@@ -1,6 +1,5 @@
 """`tsattn tune`: read, search, repeat, and write what was found."""
 
-import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,18 +10,22 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from tsattn.errors import ConfigError, ExistsError, MissingExtraError
+from tsattn.data import load_panel
+from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import write_atomically
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.training.result import as_json
 from tsattn.tune import repeats
+from tsattn.tune.claims import retry_failed
 from tsattn.tune.engine import Engine
+from tsattn.tune.folder import StudyFolder
 from tsattn.tune.local import LocalEngine
 from tsattn.tune.ray_engine import RayEngine
 from tsattn.tune.repeats import Comparison
 from tsattn.tune.report import write_report
 from tsattn.tune.sampling import PRUNERS, SeededTPE, make_pruner
-from tsattn.tune.search import Search
+from tsattn.tune.search import AGAIN, SameFailureError, Search
 from tsattn.tune.space import Space, read_space
 from tsattn.tune.storage import open_study, quiet, reaching, shown
 from tsattn.tune.summary import best_recipe, show, summarise
@@ -30,6 +33,7 @@ from tsattn.tune.summary import best_recipe, show, summarise
 _ENGINES = ("local", "ray")
 _OF_A_RUN = ("ckpt_path", "estimate", "overwrite", "run_dir", "save_predictions")
 _ALSO_FIT = ("config", "c", "seed_everything", "upcycle")
+_AFTER_READING = ("data.batch_size", "data.calendar", "data.context", "data.eval_batch_size")
 _ONE_PROCESS = "a trial is one process: leave out --trainer.strategy {}, and give --workers instead"
 
 
@@ -45,8 +49,10 @@ def tune(words: Sequence[str]) -> int:
 
     Raises:
         ConfigError: an option, a space or a study that cannot work; nothing was changed.
+        DataError: the recipe's data cannot be read here; nothing was changed.
         ExistsError: the folder belongs to another study.
-        StorageError: the storage cannot be reached, or is locked.
+        StorageError: the storage cannot be reached, is locked, or is none.
+        SameFailureError: the first trials all failed with the same error.
     """
     own, fit = _split(words)
     given = _parser().parse_args(own)
@@ -57,8 +63,15 @@ def tune(words: Sequence[str]) -> int:
     name = given.study or _study_name(recipe, given.space)
     folder = Path(given.out or Path("runs") / f"tune-{name}")
     url = given.storage or f"sqlite:///{folder / 'study.db'}"
-    _claim(folder, name, shown(url))
-    return _Tuning(given, recipe, space, name, folder, url).run()
+    pruner = make_pruner(given.pruner, recipe.settings["trainer"]["max_epochs"])
+    mine = StudyFolder(folder, name, url)
+    mine.require_free()
+    if not given.address:  # the nodes of a cluster have their own data
+        _require_data(recipe, space)
+    with mine.claimed():
+        study = open_study(url, name, space.describe(), recipe.text, pruner=pruner)
+    study.sampler = SeededTPE(given.seed, study)
+    return _Tuning(given, recipe, space, study, folder, url).run()
 
 
 class _Tuning:
@@ -67,14 +80,14 @@ class _Tuning:
         given: Namespace,
         recipe: ParsedRecipe,
         space: Space,
-        name: str,
+        study: optuna.Study,
         folder: Path,
         url: str,
     ) -> None:
         self.given = given
         self.recipe = recipe
         self.space = space
-        self.name = name
+        self.study = study
         self.folder = folder
         self.url = url
         seed = recipe.settings["seed_everything"]
@@ -82,18 +95,15 @@ class _Tuning:
         self.console = Console() if Console().is_terminal else Console(width=160)
 
     def run(self) -> int:
-        given, url = self.given, self.url
-        epochs = self.recipe.settings["trainer"]["max_epochs"] or 1000
-        pruner = make_pruner(given.pruner, epochs)
-        described = self.space.describe()
-        study = open_study(url, self.name, described, self.recipe.text, pruner=pruner)
-        study.sampler = SeededTPE(given.seed, study)
-        self._say(f"study {self.name} in {shown(url)}; files in {self.folder}")
+        self._say(f"study {self.study.study_name} in {shown(self.url)}; files in {self.folder}")
         try:
-            with reaching(url), quiet():
-                self._search(study)
-                compared = self._repeat(study)
-            return self._finish(study, compared)
+            with reaching(self.url), quiet():
+                self._search()
+                compared = self._repeat()
+            return self._finish(compared)
+        except SameFailureError:
+            self._summarise([])
+            raise
         except KeyboardInterrupt:
             self._say("\ninterrupted; the same command goes on with the study")
             return 130
@@ -105,9 +115,10 @@ class _Tuning:
             return RayEngine(given.workers, threads, gpus=given.gpus, address=given.address)
         return LocalEngine(given.workers, threads)
 
-    def _search(self, study: optuna.Study) -> None:
+    def _search(self) -> None:
+        self._retry_failed(self.study)
         Search(
-            study,
+            self.study,
             self._engine(),
             self.recipe.text,
             propose=self.space.suggest,
@@ -117,20 +128,25 @@ class _Tuning:
             say=self._say,
         ).run(self.given.trials)
 
-    def _repeat(self, study: optuna.Study) -> list[Comparison]:
-        found = repeats.contenders(study, self.space)
+    def _retry_failed(self, study: optuna.Study) -> None:
+        if self.given.retry_failed and (count := retry_failed(study)):
+            self._say(f"{count} failed trials of {study.study_name} are tried again")
+
+    def _repeat(self) -> list[Comparison]:
+        found = repeats.contenders(self.study, self.space)
         if not self.given.repeat_seeds or not found:
             return []
         again = open_study(
             self.url,
-            self.name + repeats.SUFFIX,
+            self.study.study_name + repeats.SUFFIX,
             self.space.describe(),
             self.recipe.text,
             pruner=make_pruner("none", 1),
         )
         repeats.queue_repeats(again, found, self.given.repeat_seeds, self.seed)
         self._say(f"{len(found)} settings with {self.given.repeat_seeds} seeds each")
-        trials = study.get_trials(deepcopy=False)
+        self._retry_failed(again)
+        trials = self.study.get_trials(deepcopy=False)
         Search(
             again,
             self._engine(),
@@ -143,13 +159,21 @@ class _Tuning:
         ).run(0)
         return repeats.compare(again, found, repeats.reference_of(found))
 
-    def _finish(self, study: optuna.Study, compared: Sequence[Comparison]) -> int:
-        summary = summarise(study, self.space, compared)
+    def _summarise(self, compared: Sequence[Comparison]) -> dict[str, Any]:
+        summary = summarise(self.study, self.space, compared)
         write_atomically(self.folder / "summary.json", as_json(summary))
+        return summary
+
+    def _finish(self, compared: Sequence[Comparison]) -> int:
+        study, summary = self.study, self._summarise(compared)
         if summary["best"] is None:
             reasons = list(dict.fromkeys(failed["reason"] for failed in summary["failed"]))
-            said = "; ".join(reasons[:3]) or "they were stopped early or still run elsewhere"
-            raise ConfigError(f"no trial of {self.name} came to its end, so none is best: {said}")
+            said = "they were stopped early or still run elsewhere"
+            if reasons:
+                said = f"{'; '.join(reasons[:3])}. Their failures are recorded: {AGAIN}"
+            raise ConfigError(
+                f"no trial of {study.study_name} came to its end, so none is best: {said}"
+            )
         write_atomically(self.folder / "best.yaml", best_recipe(study, summary["best"]))
         show(summary, self.console)
         try:
@@ -172,7 +196,10 @@ def _parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("--space", type=str, required=True, help="file that says what varies: configs/tune/...")
-    add("--trials", type=int, default=30, help="how many the study shall have in all")
+    add("--trials", type=int, default=30, help="how many the study shall have in all, those that "
+        "failed among them")  # fmt: skip
+    add("--retry_failed", action="store_true", help="train again, with the same values and seed, "
+        "what has failed so far: once its cause is mended")  # fmt: skip
     add("--storage", type=str | None, help="sqlite:///study.db (default: in the folder), "
         "journal:///study.log, or a database server")  # fmt: skip
     add("--study", type=str | None, help="its name; one that exists is resumed")
@@ -254,22 +281,14 @@ def _study_name(recipe: ParsedRecipe, space: str) -> str:
     return f"{recipe.network.lower()}-{data}-{Path(space).stem}".lower()
 
 
-def _claim(folder: Path, name: str, storage: str) -> None:
-    """Make the folder this study's own.
+def _require_data(recipe: ParsedRecipe, space: Space) -> None:
+    """Read the data once, as every trial will.
 
     Raises:
-        ExistsError: it is another's, or holds something else.
+        DataError: it is not here, or cannot be read.
     """
-    marker, mine = folder / "study.json", {"study": name, "storage": storage}
-    if marker.is_file():
-        theirs: Any = json.loads(marker.read_text(encoding="utf-8"))
-        if theirs != mine:
-            raise ExistsError(
-                f"{folder} belongs to the study {theirs.get('study')} in {theirs.get('storage')}, "
-                f"not to {name} in {storage}; choose another --out"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExistsError(f"{folder} exists and is no folder of a study; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, json.dumps(mine, indent=2) + "\n")
+    keys = {key for p in space.parameters for bundle in p.settings.values() for key in bundle}
+    if any(key.startswith("data.") and key not in _AFTER_READING for key in keys):
+        return  # trials read it in several ways, one of which may fail
+    data = ForecastData(**recipe.settings["data"])
+    load_panel(data.dataset, root=data.root, reading=data.reading)

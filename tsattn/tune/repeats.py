@@ -10,7 +10,7 @@ import scipy.stats
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
-from tsattn.tune.claims import SEED
+from tsattn.tune.claims import OF, SEED, values_of
 from tsattn.tune.search import NothingQueuedError
 from tsattn.tune.space import Space
 
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def mean(self) -> float:
-        """Mean of the losses."""
+        """Mean of all the losses, of whichever seeds."""
         return statistics.fmean(self.losses.values())
 
     @property
@@ -67,6 +67,20 @@ class Comparison:
         if self.low is None or self.high is None:
             return "undecided"
         return "lower" if self.high < 0 else "higher" if self.low > 0 else "undecided"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which contenders are best by seeds that all of them have finished.
+
+    Attributes:
+        seeds: The seeds that are compared; empty where they are fewer than two.
+        means: Mean over these seeds, the lowest first; one that has finished fewer than two seeds
+            takes no part.
+    """
+
+    seeds: tuple[int, ...]
+    means: Mapping[Contender, float]
 
 
 def contenders(study: Study, space: Space) -> list[Contender]:
@@ -95,26 +109,27 @@ def queue_repeats(study: Study, found: Sequence[Contender], seeds: int, base: in
     for seed in range(base + _FIRST_SEED, base + _FIRST_SEED + seeds):
         for contender in found:
             if (contender.number, seed) not in known:
-                given = {"of": contender.number, SEED: seed}
+                given = {OF: contender.number, SEED: seed}
                 study.enqueue_trial(given, user_attrs=given)
 
 
 def _key(trial: FrozenTrial) -> tuple[int, int]:
-    return trial.user_attrs.get("of", -1), trial.user_attrs.get(SEED, -1)
+    """Return which contender a trial repeats with which seed, as it was queued; -1: unknown."""
+    given = values_of(trial) | trial.user_attrs
+    return given.get(OF, -1), given.get(SEED, -1)
 
 
 def propose(trial: Trial) -> dict[str, Any]:
-    """Take what was queued.
+    """Take what was queued; nothing is drawn.
 
     Raises:
         NothingQueuedError: the trial is a new one.
     """
-    if SEED not in trial.user_attrs:
+    stored = trial.study.get_trials(deepcopy=False)[trial.number]
+    of, seed = _key(stored)
+    if of < 0 or seed < 0:
         raise NothingQueuedError
-    return {
-        "of": trial.suggest_int("of", 0, 2**31),
-        SEED: trial.suggest_int(SEED, 0, 2**32 - 1),
-    }
+    return {OF: of, SEED: seed}
 
 
 def compare(study: Study, found: Sequence[Contender], reference: str | None) -> list[Comparison]:
@@ -126,19 +141,39 @@ def compare(study: Study, found: Sequence[Contender], reference: str | None) -> 
     Args:
         study: the study of repeats.
         found: the contenders.
-        reference: label of the one that others are compared with; None: the lowest mean.
+        reference: label of the one that others are compared with; None: the best by `rank`, and
+            where nobody has two seeds the lowest mean.
     """
-    losses: dict[int, dict[int, float]] = {contender.number: {} for contender in found}
+    by_number: dict[int, dict[int, float]] = {contender.number: {} for contender in found}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        if trial.params["of"] in losses:
-            losses[trial.params["of"]][trial.params[SEED]] = trial.values[0]
-    finished = [contender for contender in found if losses[contender.number]]
-    if not finished:
+        of, seed = _key(trial)
+        if of in by_number:
+            by_number[of][seed] = trial.values[0]
+    losses = {c: by_number[c.number] for c in found if by_number[c.number]}
+    if not losses:
         return []
-    named = [contender for contender in finished if contender.label == reference]
-    means = {c: statistics.fmean(losses[c.number].values()) for c in finished}
-    beside = named[0] if named else min(finished, key=means.__getitem__)
-    return [_comparison(c, losses[c.number], losses[beside.number], c is beside) for c in finished]
+    named = [contender for contender in losses if contender.label == reference]
+    lowest = min(losses, key=lambda contender: statistics.fmean(losses[contender].values()))
+    beside = [*named, *rank(losses).means, lowest][0]
+    return [_comparison(c, mine, losses[beside], c is beside) for c, mine in losses.items()]
+
+
+def rank(losses: Mapping[Contender, Mapping[int, float]]) -> Ranking:
+    """Order contenders fairly: by their mean over the seeds that all of them have finished.
+
+    A lucky or a missing seed decides nothing so. One with fewer than two finished seeds takes no
+    part, or it would take all other seeds out of the comparison.
+
+    Args:
+        losses: of every contender, by seed.
+    """
+    several = {contender: mine for contender, mine in losses.items() if len(mine) > 1}
+    shared = sorted(set.intersection(*(set(m) for m in several.values()))) if several else []
+    if len(shared) < 2:
+        return Ranking((), {})
+    means = {c: statistics.fmean(mine[s] for s in shared) for c, mine in several.items()}
+    ordered = sorted(means, key=means.__getitem__)
+    return Ranking(tuple(shared), {contender: means[contender] for contender in ordered})
 
 
 def reference_of(found: Sequence[Contender]) -> str | None:

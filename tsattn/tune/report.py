@@ -127,6 +127,7 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
             (r["choice"], len(r["losses"]), *(r[c] for c in columns)) for r in summary["repeats"]
         ]
         caption = "The best settings of each again, paired by seed"
+        caption += f". {summary['ranking']}" if summary["ranking"] else ""
         yield _table(caption, ("choice", "seeds", *columns), rows)
     if summary["failed"]:
         rows = [(f["trial"], str(f["values"]), f["reason"]) for f in summary["failed"]]

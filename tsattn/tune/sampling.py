@@ -1,6 +1,6 @@
 """Which values a trial gets, and when it is stopped early."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,22 @@ from optuna.trial import FrozenTrial, TrialState
 from tsattn.errors import ConfigError
 
 PRUNERS = ("median", "hyperband", "none")
+DEFAULT_EPOCHS = 1000
+"""Epochs of a trainer that is told no limit at all, as Lightning has it."""
+
 RETRY_OF = "retry_of"
-"""Attribute of a trial that repeats one whose worker died: the number of the first of them."""
+"""Attribute of a trial that repeats one that failed: the number of the first of them."""
+
+_REDUCTION = 3
 
 
 class SeededTPE(BaseSampler):
     """A tree-structured Parzen estimator whose draws depend on nothing but seed, place and history.
 
     Each trial has a generator of its own, made from the seed and the trial's place in the study
-    (retries do not count). A study that was interrupted and resumed therefore proposes what the
-    uninterrupted one would have, where a generator that begins anew would repeat itself.
+    (a retry has the place of the first try). A study that was interrupted and resumed therefore
+    proposes what the uninterrupted one would have, where a generator that begins anew would repeat
+    itself.
 
     Args:
         seed: of the study.
@@ -38,7 +44,8 @@ class SeededTPE(BaseSampler):
 
     def _of(self, trial: FrozenTrial) -> TPESampler:
         if trial.number not in self._samplers:
-            earlier = self.study.get_trials(deepcopy=False)[: trial.number]
+            first = trial.user_attrs.get(RETRY_OF, trial.number)
+            earlier = self.study.get_trials(deepcopy=False)[:first]
             place = sum(RETRY_OF not in t.user_attrs for t in earlier)
             drawn = np.random.SeedSequence([self.seed, place]).generate_state(1)
             self._samplers[trial.number] = TPESampler(seed=int(drawn[0]))
@@ -78,7 +85,7 @@ class SeededTPE(BaseSampler):
         self._samplers.pop(trial.number, None)
 
 
-def make_pruner(name: str, max_epochs: int) -> BasePruner:
+def make_pruner(name: str, max_epochs: int | None) -> BasePruner:
     """Return what stops trials that fall behind.
 
     ``median`` stops a trial whose best validation loss so far is worse than the median of the
@@ -87,16 +94,23 @@ def make_pruner(name: str, max_epochs: int) -> BasePruner:
 
     Args:
         name: one of `PRUNERS`.
-        max_epochs: of a whole trial.
+        max_epochs: of a whole trial, as the trainer takes it: None for its default, -1 for no
+            limit.
 
     Raises:
-        ConfigError: there is no such pruner.
+        ConfigError: there is no such pruner, or it cannot share out so few epochs.
     """
-    made: Mapping[str, BasePruner] = {
-        "median": MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, max_epochs // 10)),
-        "hyperband": HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3),
-        "none": NopPruner(),
-    }
-    if name not in made:
+    epochs = DEFAULT_EPOCHS if max_epochs is None else max_epochs
+    if name == "none":
+        return NopPruner()
+    if name == "median":
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 10))
+    if name != "hyperband":
         raise ConfigError(f"unknown pruner {name!r}; expected one of {', '.join(PRUNERS)}")
-    return made[name]
+    if epochs < _REDUCTION:
+        given = "-1 (no limit)" if epochs == -1 else str(epochs)
+        raise ConfigError(
+            f"--pruner hyperband shares out the epochs of a trial: it needs at least {_REDUCTION}, "
+            f"got --trainer.max_epochs {given}; give a larger one, or --pruner median or none"
+        )
+    return HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=_REDUCTION)

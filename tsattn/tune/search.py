@@ -12,6 +12,7 @@ from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from tsattn.errors import TsattnError
 from tsattn.tune.claims import (
     SEED,
     SIGN_SECONDS,
@@ -28,6 +29,11 @@ from tsattn.tune.job import Job
 ERROR, SECONDS, EPOCHS, BEST_EPOCH, CONFIG = "error", "seconds", "epochs", "best_epoch", "config"
 """Attributes of a trial that is over."""
 
+AGAIN = "mend the cause, then the same command with --retry-failed trains them again"
+"""What to do about trials that failed."""
+
+_ENOUGH_FAILED = 3
+
 Say = Callable[[str], None]
 
 
@@ -41,6 +47,10 @@ class _Running:
 
 class NothingQueuedError(Exception):
     """Values are taken from a queue, and there are none."""
+
+
+class SameFailureError(TsattnError):
+    """The first trials all failed with one error, and so would all the others."""
 
 
 class Search:
@@ -79,12 +89,18 @@ class Search:
         self.say = say
         self.wanted = 0
         self._running: dict[int, _Running] = {}
+        self._trained = False
+        self._failed: dict[int, str] = {}
 
     def run(self, trials: int) -> None:
         """Run until the study has that many trials, counting all it has already.
 
         Whatever ends this early (Ctrl-C, a storage that is gone) leaves the trials that were
         running to be tried again.
+
+        Raises:
+            SameFailureError: the first trials, three or as many as there are workers, failed with
+                the same error before anything had finished an epoch.
         """
         self.wanted = trials
         try:
@@ -133,17 +149,14 @@ class Search:
 
     def _earlier(self, trial: Trial, values: dict[str, Any]) -> int:
         """Return how many trials before this one have the same values."""
-        return len(
-            {
-                first_of(other)
-                for other in self.study.get_trials(deepcopy=False)
-                if other.number < trial.number and other.params == values
-            }
-        )
+        others = self.study.get_trials(deepcopy=False)
+        earlier = {first_of(other) for other in others if other.params == values}
+        return sum(first < first_of(trial) for first in earlier)
 
     def _report(self, event: Reported) -> None:
         mine = self._running[event.number]
         mine.losses.append(event.loss)
+        self._trained = True
         stop = True
         with contextlib.suppress(UpdateFinishedTrialError):  # given up by another command
             mine.trial.report(event.loss, event.epoch)
@@ -159,6 +172,7 @@ class Search:
             self._note(mine, {ERROR: error})
             self._tell(mine, TrialState.FAIL)
             self.say(f"trial {event.number} failed: {error} ({_listed(mine.values)})")
+            self._refuse_to_go_on(mine.trial, error)
         elif outcome.status == "stopped":
             self._tell(mine, TrialState.PRUNED)
             best = min(mine.losses)
@@ -180,6 +194,19 @@ class Search:
         again = retry(self.study, self._stored(event.number))
         what = "it is tried again" if again else "it was tried often enough"
         self.say(f"trial {event.number} failed: {event.reason}; {what} ({_listed(mine.values)})")
+        if not again:
+            self._refuse_to_go_on(mine.trial, event.reason)
+
+    def _refuse_to_go_on(self, trial: Trial, error: str) -> None:
+        """Stop before a cause that is none of the trials' own has used all of them up."""
+        self._failed[first_of(trial)] = error
+        if self._trained or len(set(self._failed.values())) > 1:
+            return
+        if len(self._failed) >= max(_ENOUGH_FAILED, self.engine.workers):
+            raise SameFailureError(
+                f"the first {len(self._failed)} trials all failed with the same error, so no more "
+                f"are begun: {error}. Their failures are recorded: {AGAIN}"
+            )
 
     def _note(self, mine: _Running, attributes: dict[str, Any]) -> None:
         if mine.losses:

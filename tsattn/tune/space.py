@@ -160,7 +160,7 @@ _EXAMPLE = "expected for example 'value_activation: {type: categorical, choices:
 
 
 def _parameter(name: str, given: Any, recipe: ParsedRecipe) -> Parameter:
-    if not isinstance(given, dict) or given.get("type") not in _FIELDS:
+    if not isinstance(given, dict) or given.get("type") not in list(_FIELDS):
         kind = given.get("type") if isinstance(given, dict) else given
         raise ConfigError(f"{name}: unknown type {kind!r} (categorical, float or int); {_EXAMPLE}")
     fields = _FIELDS[given["type"]]
@@ -210,15 +210,26 @@ def _number(name: str, given: Mapping[str, Any], recipe: ParsedRecipe) -> Parame
         if not isinstance(value, wanted) or isinstance(value, bool) or not math.isfinite(value):
             raise ConfigError(f"{name}: {field} must be one {kind}, got {value!r}{hint}")
         recipe.require_parsable(words_of({key: value}))
-    low, high, log = given["low"], given["high"], bool(given.get("log", False))
+    _require_step_and_log(name, given)
+    low, high, log = given["low"], given["high"], given.get("log", False)
     try:
         if kind == "int":
-            made = IntDistribution(low, high, log=log, step=given.get("step", 1))
+            made = IntDistribution(low, high, log=log, step=given.get("step") or 1)
         else:
             made = FloatDistribution(float(low), float(high), log=log, step=given.get("step"))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error
     return Parameter(name, made, {"": {key: None}})
+
+
+def _require_step_and_log(name: str, given: Mapping[str, Any]) -> None:
+    log, step = given.get("log", False), given.get("step")
+    if not isinstance(log, bool):
+        raise ConfigError(f"{name}: log must be true or false, got {log!r}")
+    wanted = int if given["type"] == "int" else int | float
+    is_number = isinstance(step, wanted) and not isinstance(step, bool) and math.isfinite(step)
+    if step is not None and not (is_number and step > 0):
+        raise ConfigError(f"{name}: step must be one positive {given['type']}, got {step!r}")
 
 
 def _require_known_activation(bundle: Mapping[str, Value]) -> None:

@@ -13,14 +13,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tsattn.errors import ConfigError, StorageError, TsattnError
 
 FORMAT = 1
 _MARK = "tsattn"
 _JOURNAL = "journal:///"
+_SIGNS_OF_DAMAGE = ("file is not a database", "malformed")
 _OF_THE_MACHINE = (
     "data.root",
     "early_stopping.verbose",
@@ -39,16 +40,45 @@ def open_storage(url: str) -> BaseStorage:
     """Open a database (``sqlite:///study.db``, any of SQLAlchemy's) or ``journal:///study.log``.
 
     Raises:
-        StorageError: it cannot be reached, or is locked.
+        StorageError: it cannot be reached, is locked, or holds something else than studies.
         ConfigError: the address is none.
     """
     with reaching(url):
-        if url.startswith(_JOURNAL):
-            # an absolute path: its lock is a link to the file
-            path = Path(url.removeprefix(_JOURNAL)).expanduser().resolve()
-            return JournalStorage(JournalFileBackend(str(path)))
-        shown(url)  # or say that this is no address
-        return RDBStorage(url)
+        path = file_of(url)
+        if path and url.startswith(_JOURNAL):
+            return _open_journal(url, path)
+        try:
+            return RDBStorage(url)
+        except RuntimeError as error:  # tables of another Optuna
+            raise StorageError(_damaged(url, str(error))) from error
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a storage is, or None where it is a server.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    if url.startswith(_JOURNAL):
+        # an absolute path: the lock of a journal is a link to the file
+        return Path(url.removeprefix(_JOURNAL)).expanduser().resolve()
+    address = _address(url)
+    is_file = address.get_backend_name() == "sqlite" and address.database not in (None, ":memory:")
+    return Path(str(address.database)).resolve() if is_file else None
+
+
+def _open_journal(url: str, path: Path) -> BaseStorage:
+    """Open a journal, and leave a file alone that is none: Optuna would write behind it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            first = file.readline(1000)
+        if first and b'"op_code"' not in first:
+            begin = first[:40].decode(errors="replace")
+            raise StorageError(_damaged(url, f"no journal begins with {begin!r}"))
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(_damaged(url, f"{type(error).__name__}: {error}")) from error
 
 
 @contextlib.contextmanager
@@ -62,7 +92,14 @@ def reaching(url: str) -> Iterator[None]:
         yield
     except TsattnError:
         raise
-    except (SQLAlchemyError, StorageInternalError, OSError, json.JSONDecodeError) as error:
+    except NoSuchModuleError as error:
+        raise StorageError(
+            f"unknown kind of storage {_address(url).get_backend_name()!r} in {shown(url)}; "
+            "expected sqlite:///, journal:///, postgresql:// or mysql://"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise StorageError(_damaged(url, f"{error}")) from error
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
         raise StorageError(_message(url, error)) from error
     except ImportError as error:
         raise StorageError(
@@ -79,8 +116,12 @@ def shown(url: str) -> str:
     """
     if url.startswith(_JOURNAL):
         return url
+    return _address(url).render_as_string(hide_password=True)
+
+
+def _address(url: str) -> URL:
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return make_url(url)
     except ArgumentError as error:
         raise ConfigError(
             f"--storage {url!r} is no address; expected for example sqlite:///study.db, "
@@ -90,6 +131,8 @@ def shown(url: str) -> str:
 
 def _message(url: str, error: BaseException) -> str:
     reason = str(error.__cause__ or error).splitlines()[0]
+    if any(sign in reason for sign in _SIGNS_OF_DAMAGE):
+        return _damaged(url, reason)
     kept = "what is in it is kept, and the same command goes on with it"
     if "locked" in reason:
         return (
@@ -98,6 +141,13 @@ def _message(url: str, error: BaseException) -> str:
             "longer, and journal:/// or a database server serve many)"
         )
     return f"the storage {shown(url)} cannot be used: {reason}; {kept} once it can be reached"
+
+
+def _damaged(url: str, reason: str) -> str:
+    return (
+        f"the storage {shown(url)} cannot be used: it was reached, but holds no studies or is "
+        f"damaged: {reason}; it was left as it is: put back a copy of it, or give another --storage"
+    )
 
 
 def open_study(

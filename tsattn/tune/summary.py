@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tsattn.tune.claims import SEED, first_of
-from tsattn.tune.repeats import CONFIDENCE, Comparison
+from tsattn.tune.repeats import CONFIDENCE, Comparison, Ranking, rank
 from tsattn.tune.search import BEST_EPOCH, CONFIG, EPOCHS, ERROR, SECONDS
 from tsattn.tune.space import Space
 from tsattn.tune.storage import quiet
@@ -35,7 +35,8 @@ def summarise(study: Study, space: Space, compared: Sequence[Comparison]) -> dic
     """
     trials = study.get_trials(deepcopy=False)
     whole = _in(trials, TrialState.COMPLETE)
-    best, because = _chosen(whole, compared)
+    ranking = rank({comparison.contender: comparison.losses for comparison in compared})
+    best, because = _chosen(whole, ranking)
     return {
         "study": study.study_name,
         "objective": OBJECTIVE,
@@ -47,7 +48,8 @@ def summarise(study: Study, space: Space, compared: Sequence[Comparison]) -> dic
         "distribution": {
             p.name: _distribution(trials, p.name) for p in space.parameters if p.choices
         },
-        "repeats": [_repeated(comparison) for comparison in compared],
+        "repeats": [_repeated(comparison, ranking) for comparison in compared],
+        "ranking": _explained(ranking, compared),
         "failed": [_failed(trial) for trial in _in(trials, TrialState.FAIL)],
     }
 
@@ -97,6 +99,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
         console.print(_distribution_table(name, rows))
     if summary["repeats"]:
         console.print(_repeats_table(summary["repeats"]))
+        if summary["ranking"]:
+            console.print(summary["ranking"], markup=False)
     else:
         console.print(_CAUTION, markup=False)
 
@@ -105,18 +109,34 @@ def _in(trials: Sequence[FrozenTrial], state: TrialState) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == state]
 
 
-def _chosen(
-    whole: Sequence[FrozenTrial], compared: Sequence[Comparison]
-) -> tuple[FrozenTrial | None, str]:
-    """Return the best trial, and by what: its mean over the repeats where there are several."""
+def _chosen(whole: Sequence[FrozenTrial], ranking: Ranking) -> tuple[FrozenTrial | None, str]:
+    """Return the best trial, and by what: its mean over the repeats where they can be ranked."""
     if not whole:
         return None, ""
-    seeds = min((len(comparison.losses) for comparison in compared), default=0)
-    if seeds < 2:
+    if not ranking.means:
         return min(whole, key=lambda trial: trial.values[0]), "the lowest validation loss"
-    lowest = min(compared, key=lambda comparison: comparison.mean)
-    (best,) = [trial for trial in whole if trial.number == lowest.contender.number]
-    return best, f"the lowest mean over {seeds} seeds"
+    lowest = next(iter(ranking.means))
+    (best,) = [trial for trial in whole if trial.number == lowest.number]
+    return best, f"the lowest mean over {len(ranking.seeds)} seeds"
+
+
+def _explained(ranking: Ranking, compared: Sequence[Comparison]) -> str | None:
+    """Say how the best was chosen where some repeats lack; None where none does."""
+    seeds = {seed for comparison in compared for seed in comparison.losses}
+    if len(seeds) < 2 or all(len(comparison.losses) == len(seeds) for comparison in compared):
+        return None
+    if not ranking.means:
+        return (
+            "Some repeats have failed or are not finished: fewer than two seeds are finished by "
+            "all settings, so the best is that of the search."
+        )
+    means = ", ".join(f"{c.label} {mean:.4f}" for c, mean in ranking.means.items())
+    out = [c.contender.label for c in compared if c.contender not in ranking.means]
+    left = f"; left out, with fewer than two: {', '.join(out)}" if out else ""
+    return (
+        f"Some repeats have failed or are not finished: the best has the lowest mean over those "
+        f"{len(ranking.seeds)} of {len(seeds)} seeds that all have finished: {means}{left}."
+    )
 
 
 def _described(trial: FrozenTrial) -> dict[str, Any]:
@@ -147,13 +167,14 @@ def _distribution(trials: Sequence[FrozenTrial], name: str) -> dict[str, dict[st
     return dict(sorted(rows.items(), key=lambda row: row[1]["best"] or float("inf")))
 
 
-def _repeated(comparison: Comparison) -> dict[str, Any]:
+def _repeated(comparison: Comparison, ranking: Ranking) -> dict[str, Any]:
     losses, paired = list(comparison.losses.values()), list(comparison.differences.values())
     return {
         "choice": comparison.contender.label,
         "trial": comparison.contender.number,
         "losses": {str(seed): loss for seed, loss in comparison.losses.items()},
         "mean": comparison.mean,
+        "shared_mean": ranking.means.get(comparison.contender),
         "deviation": statistics.stdev(losses) if len(losses) > 1 else None,
         "is_reference": comparison.is_reference,
         "difference": statistics.fmean(paired) if paired else None,
@@ -209,7 +230,7 @@ def _repeats_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "",
     ):
         table.add_column(column, justify="left" if column in ("choice", "") else "right")
-    for row in sorted(rows, key=lambda row: row["mean"]):
+    for row in sorted(rows, key=_place):
         known = row["low"] is not None
         table.add_row(
             row["choice"],
@@ -222,6 +243,12 @@ def _repeats_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             "reference" if row["is_reference"] else row["verdict"] or "-",
         )
     return table
+
+
+def _place(row: Mapping[str, Any]) -> tuple[bool, float]:
+    """Return what rows of repeats are sorted by: the mean that ranks them, then any."""
+    shared = row["shared_mean"]
+    return shared is None, row["mean"] if shared is None else shared
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -1,0 +1,82 @@
+"""The folder of a study: whose it is, so that two studies never write into one."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tsattn.errors import ExistsError
+from tsattn.training.folder import write_atomically
+from tsattn.tune.storage import file_of, shown
+
+_MARKER = "study.json"
+
+
+class StudyFolder:
+    """A folder that belongs to one study in one storage.
+
+    Args:
+        path: of the folder.
+        study: name of the study.
+        url: the storage; its file may lie in the folder.
+    """
+
+    def __init__(self, path: Path, study: str, url: str) -> None:
+        self.path = path
+        self.marker = path / _MARKER
+        self.mine = {"study": study, "storage": shown(url)}
+        self._storage = file_of(url)
+
+    def require_free(self) -> None:
+        """Change nothing, and refuse what cannot become this study's folder.
+
+        Raises:
+            ExistsError: it is another study's, or holds something else, or its marker is damaged.
+        """
+        if self.marker.is_file():
+            theirs = self._theirs()
+            if theirs != self.mine:
+                raise ExistsError(
+                    f"{self.path} belongs to the study {theirs['study']} in {theirs['storage']}, "
+                    f"not to {self.mine['study']} in {self.mine['storage']}; choose another --out"
+                )
+        elif self.path.exists() and not (self.path.is_dir() and self._holds_nothing()):
+            raise ExistsError(
+                f"{self.path} exists and is no folder of a study; choose another --out"
+            )
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder this study's own once what is done meanwhile has succeeded."""
+        existed = self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)  # the storage may lie in it
+        try:
+            yield
+        except BaseException:
+            if not existed:
+                with contextlib.suppress(OSError):  # something lies in it
+                    self.path.rmdir()
+            raise
+        write_atomically(self.marker, json.dumps(self.mine, indent=2) + "\n")
+
+    def _holds_nothing(self) -> bool:
+        """Whether it is empty but for the storage, which a command killed early has left."""
+        file = self._storage
+        mine = file.name if file and file.parent == self.path.resolve() else None
+        return all(mine and path.name.startswith(mine) for path in self.path.iterdir())
+
+    def _theirs(self) -> dict[str, Any]:
+        try:
+            theirs: Any = json.loads(self.marker.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._damaged(f"no JSON ({error})") from error
+        if not isinstance(theirs, dict) or not theirs.keys() >= self.mine.keys():
+            raise self._damaged(f"{json.dumps(theirs)[:60]}, not a study and its storage")
+        return theirs
+
+    def _damaged(self, what: str) -> ExistsError:
+        return ExistsError(
+            f"{self.marker} is damaged: it holds {what}. If {self.path} is the folder of this "
+            f"study, write {json.dumps(self.mine)} into that file; otherwise choose another --out"
+        )
