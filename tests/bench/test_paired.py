@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tsattn.bench.paired import holm, over_seeds, over_windows
+from tsattn.bench.paired import MIN_BLOCKS, holm, over_seeds, over_windows, time_blocks
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -66,54 +66,101 @@ def test_holm_is_between_the_raw_value_and_bonferroni_and_keeps_the_order(p: lis
     assert sorted(adjusted) == [adjusted[place] for place in order]
 
 
-def autoregressive(random: np.random.Generator, size: int, rho: float) -> np.ndarray:
-    values = np.empty(size)
-    values[0] = random.normal() / math.sqrt(1 - rho**2)
-    for place in range(1, size):
-        values[place] = rho * values[place - 1] + random.normal()
-    return values
+def windows_without_a_difference(count: int, windows: int, horizon: int) -> np.ndarray:
+    """Windows of white noise that share nothing but targets: the least they can depend."""
+    noise = np.random.default_rng(11).normal(size=(count, windows + horizon - 1))
+    sums = np.cumsum(np.pad(noise, ((0, 0), (1, 0))), axis=1)
+    return (sums[:, horizon:] - sums[:, :-horizon]) / horizon
 
 
-def test_blocks_of_one_window_give_the_interval_of_independent_values() -> None:
+def p_values(differences_SW: np.ndarray, block: int) -> np.ndarray:
+    blocks_W = time_blocks(np.arange(differences_SW.shape[1]), block)
+    return np.array([over_windows(one_W, blocks_W).p for one_W in differences_SW])
+
+
+def test_a_true_null_is_rejected_about_as_often_as_promised_on_etth1s_windows() -> None:
+    """2689 windows, horizon 192: 7 % with blocks of two horizons, too many with shorter ones."""
+    differences_SW = windows_without_a_difference(2000, 2689, 192)
+    assert 0.04 < np.mean(p_values(differences_SW, 2 * 192) < 0.05) < 0.08
+    assert np.mean(p_values(differences_SW, 192) < 0.05) > 0.09
+
+
+def test_a_true_difference_is_found_on_etth1s_windows() -> None:
+    differences_SW = windows_without_a_difference(300, 2689, 192)
+    deviation = differences_SW.mean(axis=1).std()
+    power = [np.mean(p_values(differences_SW + shift * deviation, 2 * 192) < 0.05)
+             for shift in (2, -4, 6)]  # fmt: skip
+    assert 0.35 < power[0] < power[1] < power[2]
+    assert power[1] > 0.9
+    assert power[2] > 0.99
+
+
+@given(st.lists(FINITE, min_size=12, max_size=12).filter(lambda d: np.ptp(d) > 1e-3))
+def test_blocks_of_equal_length_are_students_t_of_their_means(values: list[float]) -> None:
+    means = np.reshape(values, (6, 2)).mean(axis=1)
+    if np.ptp(means) < 1e-3:
+        return
+    found, textbooks = (
+        over_windows(np.array(values), time_blocks(np.arange(12), 2)),
+        over_seeds(means.tolist()),
+    )
+    assert (found.pairs, textbooks.pairs) == (12, 6)
+    assert found.mean == pytest.approx(textbooks.mean, abs=1e-9)
+    assert found.low == pytest.approx(textbooks.low, rel=1e-6, abs=1e-9)
+    assert found.high == pytest.approx(textbooks.high, rel=1e-6, abs=1e-9)
+    assert found.p == pytest.approx(textbooks.p, rel=1e-6)
+
+
+def test_blocks_of_one_window_are_students_t_of_all() -> None:
     values = np.random.default_rng(1).normal(0.3, 2.0, 400)
-    found = over_windows(values, 1)
-    p = float(stats.ttest_1samp(values, 0)[1])  # pyright: ignore
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    assert found.p == pytest.approx(p, abs=0.02)
+    found = over_windows(values, time_blocks(np.arange(400), 1))
+    assert found.p == pytest.approx(over_seeds(values.tolist()).p)
 
 
-def test_blocks_cover_what_neighbours_have_in_common_and_single_windows_do_not() -> None:
-    random = np.random.default_rng(7)
-    covered = {1: 0, 40: 0}
-    for _ in range(60):
-        values = autoregressive(random, 800, rho=0.9)
-        for block in covered:
-            found = over_windows(values, block, resamples=400)
-            assert found.low is not None
-            assert found.high is not None
-            covered[block] += found.low <= 0 <= found.high
-    assert covered[40] >= 50
-    assert covered[1] <= 35
+def test_series_that_move_together_count_once() -> None:
+    values, times = np.random.default_rng(5).normal(size=40), np.arange(40) * 7
+    one = over_windows(values, time_blocks(times, 5))
+    both = over_windows(np.tile(values, 2), time_blocks(np.tile(times, 2), 5))
+    assert both.pairs == 80
+    assert both.p == pytest.approx(one.p)
+    assert (both.low, both.high) == pytest.approx((one.low, one.high))
 
 
-def test_resampled_means_are_those_of_whole_blocks_on_a_circle() -> None:
-    values = np.array([0.0, 0.0, 0.0, 6.0])
-    found = over_windows(values, 4, resamples=50)
-    assert found.low == found.high == found.mean == 1.5  # one block: every turn of the circle
-    halves = over_windows(np.array([0.0, 0.0, 4.0, 4.0]), 2, resamples=500)
-    assert (halves.low, halves.high) == (0.0, 4.0)
+def test_blocks_hold_every_window_and_none_is_shorter_than_asked() -> None:
+    for windows, block in ((158, 72), (2689, 384), (7, 7), (9, 1)):
+        lengths = np.bincount(time_blocks(np.arange(windows), block))
+        assert lengths.sum() == windows
+        assert len(lengths) == windows // block
+        assert lengths.min() >= block
+        assert np.ptp(lengths) <= 1
 
 
-def test_same_windows_give_the_same_interval_and_a_difference_of_nothing_p_one() -> None:
-    values = np.random.default_rng(3).normal(size=100)
-    assert over_windows(values, 7) == over_windows(values.copy(), 7)
-    assert over_windows(np.zeros(20), 5).p == 1.0
+def test_too_few_blocks_have_a_mean_and_no_verdict() -> None:
+    values = np.random.default_rng(3).normal(5.0, 0.1, size=60)
+    few = over_windows(values, time_blocks(np.arange(60), 11))
+    assert few.mean == pytest.approx(values.mean())
+    assert (few.low, few.high, few.p, few.pairs) == (None, None, None, 60)
+    enough = over_windows(values, time_blocks(np.arange(60), 60 // MIN_BLOCKS))
+    assert enough.p is not None
+    assert enough.p < 0.001
+
+
+def test_windows_without_spread_have_an_interval_of_one_point() -> None:
+    blocks_W = time_blocks(np.arange(20), 3)
+    assert over_windows(np.zeros(20), blocks_W).p == 1.0
+    for values in (np.full(20, 0.25), np.tile([0.0, 0.5], 10)):  # no spread among the blocks
+        found = over_windows(values, time_blocks(np.arange(20) // 2, 1))
+        assert (found.low, found.high, found.p) == (0.25, 0.25, 0.0)
 
 
 @pytest.mark.parametrize("block", [0, -1, 11])
 def test_block_that_does_not_fit_is_refused(block: int) -> None:
     with pytest.raises(ValueError, match=rf"block must be within 1\.\.10 .*got {block}"):
-        over_windows(np.zeros(10), block)
+        time_blocks(np.arange(10), block)
+
+
+def test_windows_without_their_blocks_are_refused() -> None:
+    with pytest.raises(ValueError, match="each with its block; got 3, 2"):
+        over_windows(np.zeros(3), time_blocks(np.arange(2), 1))
+    with pytest.raises(ValueError, match="expected windows"):
+        over_windows(np.zeros(0), np.zeros(0, dtype=np.intp))

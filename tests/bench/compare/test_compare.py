@@ -93,7 +93,7 @@ def test_single_runs_are_paired_by_window_and_the_files_are_tidy(
     pair = [trained.run(name, 7) for name in ("identity", "tanh")]
     status, out, _ = compared(capsys, *pair, "--out", tmp_path / "out")
     assert status == 0
-    assert "paired over 182 windows, bootstrap of blocks of 12" in out
+    assert "paired over 182 windows, 7 blocks of 24 or more, Student's t" in out
     assert "one run each" in out
     windows = read(tmp_path / "out" / "windows.csv")
     assert len(windows) == 2 * 182
@@ -121,6 +121,33 @@ def test_a_run_compared_with_itself_shows_no_difference(
     assert status == 0
     assert "b and a: undecided, no difference beyond chance" in out
     assert "0.0000 [0.0000, 0.0000]" in out
+
+
+def test_few_blocks_show_the_difference_and_no_verdict(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [f"{name}={trained.run(name, 7)}" for name in ("identity", "tanh")]
+    status, out, _ = compared(capsys, *pair, "--block", 31, "--out", tmp_path / "out")
+    assert status == 0
+    assert "paired over 182 windows, 5 blocks of 31 or more, too few for a test" in out
+    assert "undecided, the 182 windows hold only 5 independent stretches of time" in out
+    assert "note: fewer than 6 blocks have no interval and no p" in out
+    assert "error than" not in out
+    scores = [trained.scores[name, 7]["test"]["mse"] for name in ("identity", "tanh")]
+    assert f"{scores[1] - scores[0]:+.4f} │ " in out.replace("−", "-")
+    lines = read(tmp_path / "out" / "differences.csv")
+    assert {line["low"] + line["high"] + line["p"] for line in lines} == {""}
+    assert all(line["difference"] for line in lines)
+    assert (tmp_path / "out" / "comparison.png").exists()
+
+
+def test_blocks_shorter_than_two_horizons_are_noted(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [trained.run(name, 7) for name in ("identity", "tanh")]
+    _, out, _ = compared(capsys, *pair, "--block", 12)
+    assert "blocks of 12 are shorter than two horizons (24)" in out
+    assert "two horizons" not in compared(capsys, *pair)[1]
 
 
 def test_rows_of_results_are_sides_with_all_their_seeds(
@@ -169,7 +196,7 @@ def test_contexts_may_differ_where_the_targets_are_the_same(
         (["--data.borders", "[0.7,0.2,0.1]"], "windows with targets from row"),
         (["--data.borders", "[0.6,0.2,0.2]"], "scalers that were fitted on different rows"),
         (["--data.dataset", "ETTh1", "--trainer.limit_test_batches", "1",
-          "--trainer.limit_val_batches", "1"], "was trained on data with sha256"),
+          "--trainer.limit_val_batches", "1"], "data illness and ETTh1; a paired"),
     ],
 )  # fmt: skip
 def test_other_windows_are_refused_with_the_reason(
@@ -187,6 +214,7 @@ def test_other_windows_are_refused_with_the_reason(
     assert status == 1
     assert "are not scored on the same windows" in err
     assert reason in err
+    assert "--root" not in err
 
 
 def test_what_cannot_be_opened_or_paired_is_explained(

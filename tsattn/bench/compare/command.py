@@ -15,8 +15,8 @@ _ABOUT = """\
 Paired test of runs on the same windows: the best checkpoint of each is scored again, and every
 side is compared with the first. A side is [NAME=]RUN[,RUN...]: a run folder, several that differ in
 their seeds, or parts of the key of rows whose checkpoints are kept among the results, such as
-patchtst/illness/tanh. Single runs are paired window by window (bootstrap of blocks), sets of runs
-seed by seed (Student's t).
+patchtst/illness/tanh. Sets of runs are paired seed by seed, single runs window by window: means of
+disjoint blocks, two horizons long; both with Student's t.
 """
 
 
@@ -33,7 +33,9 @@ def compare(words: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path | None, help="folder for tidy CSV files and a picture")
     parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
     parser.add_argument(
-        "--block", type=int | None, help="windows of a block, for single runs; default: the horizon"
+        "--block",
+        type=int | None,
+        help="windows of a block at least, for single runs; default: two horizons",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows")
     parser.add_argument("--root", type=Path | None, help="folder searched first for the data")
@@ -43,7 +45,7 @@ def compare(words: Sequence[str]) -> int:
     opened = open_sides(given.sides, given.results, given.root)
     data = opened[0].runs[0].data
     sides = [score(side) for side in opened]
-    pairing = pairing_of(sides, data.horizon, given.block)
+    pairing = pairing_of(sides, data, given.block)
     compared = compare_sides(sides, pairing)
     console = Console()
     if not console.is_terminal:

@@ -4,29 +4,59 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tsattn.bench.compare.errors import METRICS, Array, ErrorsOfRun
 from tsattn.bench.compare.sides import Scored
-from tsattn.bench.paired import FEW_BLOCKS, Difference, holm, over_seeds, over_windows
+from tsattn.bench.paired import (
+    MIN_BLOCKS,
+    Difference,
+    holm,
+    over_seeds,
+    over_windows,
+    time_blocks,
+)
 from tsattn.errors import ConfigError
+from tsattn.training.datamodule import ForecastData
 
-_RESAMPLES_OF_CURVES = 2_000
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairing:
     """How sides are paired.
 
     Attributes:
         over: ``seeds`` or ``windows``.
         seeds: the seeds that all sides have; empty where windows are paired.
-        block: windows of a block; None where seeds are paired.
+        blocks_W: block of every window; None where seeds are paired.
+        block: shortest length of a block; 0 where seeds are paired.
         notes: what a reader should know.
     """
 
     over: Literal["seeds", "windows"]
     seeds: tuple[int, ...]
-    block: int | None
+    blocks_W: NDArray[np.intp] | None
+    block: int
     notes: tuple[str, ...]
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks; 0 where seeds are paired."""
+        return 0 if self.blocks_W is None else int(self.blocks_W.max()) + 1
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few blocks for intervals and verdicts."""
+        return self.over == "windows" and self.num_blocks < MIN_BLOCKS
+
+    @property
+    def method(self) -> str:
+        """What is paired and how it is tested, in words."""
+        if self.blocks_W is None:
+            return f"{len(self.seeds)} seeds, Student's t"
+        blocks = f"{self.num_blocks} block{'s' if self.num_blocks > 1 else ''}"
+        test = "too few for a test" if self.too_few else "Student's t"
+        return f"{len(self.blocks_W)} windows, {blocks} of {self.block} or more, {test}"
 
 
 @dataclass(frozen=True)
@@ -48,19 +78,19 @@ class Compared:
     steps: dict[str, list[Difference]]
 
 
-def pairing_of(sides: Sequence[Scored], horizon: int, block: int | None = None) -> Pairing:
+def pairing_of(sides: Sequence[Scored], data: ForecastData, block: int | None = None) -> Pairing:
     """Choose how to pair.
 
     Args:
         sides: what is compared.
-        horizon: steps of a forecast; windows closer than that have targets in common.
-        block: windows of a block; None means ``horizon``, a third of the windows at most.
+        data: the data; windows closer than its horizon have targets in common.
+        block: windows of a block; None means two horizons, all windows at most.
 
     Raises:
         ConfigError: sets of runs with fewer than two common seeds, or a block that does not fit.
     """
     if all(len(side.errors) == 1 for side in sides):
-        return _over_windows(sides, horizon, block)
+        return _over_windows(sides, data, block)
     if block is not None:
         raise ConfigError("--block belongs to single runs; sets of runs are paired by their seeds")
     have = [{seed for seed in side.errors if seed is not None} for side in sides]
@@ -75,7 +105,7 @@ def pairing_of(sides: Sequence[Scored], horizon: int, block: int | None = None) 
     notes = [f"seeds {_listed(unused)} are not in every set and were left out"] if unused else []
     if len(shared) < 5:
         notes.append(f"{len(shared)} seeds are few; five are usual for a claim")
-    return Pairing("seeds", shared, None, tuple(notes))
+    return Pairing("seeds", shared, None, 0, tuple(notes))
 
 
 def compare_sides(sides: Sequence[Scored], pairing: Pairing) -> list[Compared]:
@@ -93,11 +123,10 @@ def compare_sides(sides: Sequence[Scored], pairing: Pairing) -> list[Compared]:
 
 
 def _compared(first: Scored, other: Scored, pairing: Pairing) -> Compared:
-    def paired(take: Callable[[ErrorsOfRun], Array], *, quick: bool = False) -> Difference:
-        if pairing.block is not None:
+    def paired(take: Callable[[ErrorsOfRun], Array]) -> Difference:
+        if pairing.blocks_W is not None:
             (a,), (b,) = first.errors.values(), other.errors.values()
-            more = {"resamples": _RESAMPLES_OF_CURVES} if quick else {}
-            return over_windows(take(b) - take(a), pairing.block, **more)
+            return over_windows(take(b) - take(a), pairing.blocks_W)
         return over_seeds(
             [
                 float(take(other.errors[seed]).mean() - take(first.errors[seed]).mean())
@@ -116,38 +145,48 @@ def _compared(first: Scored, other: Scored, pairing: Pairing) -> Compared:
         adjusted_p=None,
         channels={
             m: [
-                paired(lambda run, m=m, c=c: run.by_channel_WC[m][:, c], quick=True)
+                paired(lambda run, m=m, c=c: run.by_channel_WC[m][:, c])
                 for c in range(num_channels)
             ]
             for m in METRICS
         },
         steps={
-            m: [
-                paired(lambda run, m=m, h=h: run.by_step_WH[m][:, h], quick=True)
-                for h in range(num_steps)
-            ]
+            m: [paired(lambda run, m=m, h=h: run.by_step_WH[m][:, h]) for h in range(num_steps)]
             for m in METRICS
         },
     )
 
 
-def _over_windows(sides: Sequence[Scored], horizon: int, block: int | None) -> Pairing:
-    (run,) = sides[0].errors.values()
-    windows = len(run.by_window("mse"))
-    chosen = min(horizon, max(1, windows // 3)) if block is None else block
-    if not 1 <= chosen <= windows:
-        raise ConfigError(f"--block must be within 1..{windows} (the test windows), got {chosen}")
+def _over_windows(sides: Sequence[Scored], data: ForecastData, block: int | None) -> Pairing:
+    times_W, apart = _first_targets(data), 2 * data.horizon
+    times = len(np.unique(times_W))
+    chosen = min(apart, times) if block is None else block
+    if not 1 <= chosen <= times:
+        raise ConfigError(f"--block must be within 1..{times} (the test windows), got {chosen}")
+    blocks_W = time_blocks(times_W, chosen)
     notes = ["one run each: this speaks of other stretches of time, not of other seeds"]
-    if windows / chosen < FEW_BLOCKS:
+    if blocks_W.max() + 1 < MIN_BLOCKS:
         notes.append(
-            f"{windows} windows are only {windows / chosen:.1f} blocks of {chosen}: the interval "
-            "is rough, and rather too narrow"
+            f"fewer than {MIN_BLOCKS} blocks have no interval and no p; give several seeds of each "
+            "side, which are paired by seed"
+        )
+    elif chosen < apart:
+        notes.append(
+            f"blocks of {chosen} are shorter than two horizons ({apart}): neighbours have targets "
+            "in common, so p is smaller than it should be"
         )
     seeds = {seed for side in sides for seed in side.errors}
     if len(seeds) > 1:
         names = ", ".join(sorted(map(str, seeds)))
         notes.append(f"the seeds differ ({names}): part of the difference may be theirs")
-    return Pairing("windows", (), chosen, tuple(notes))
+    return Pairing("windows", (), blocks_W, chosen, tuple(notes))
+
+
+def _first_targets(data: ForecastData) -> NDArray[np.int64]:
+    """Return the time of the first target of every test window, in microseconds."""
+    panel, windows = data.prepared.panel, data.prepared.test
+    times_R = np.concatenate([one.times.as_unit("us").asi8 for one in panel.series])
+    return times_R[windows.starts_W.numpy() + data.context]
 
 
 def _listed(seeds: set[int]) -> str:

@@ -52,14 +52,10 @@ def draw(
     _step_differences(axes[0, 1], compared, colours, sides[0].name)
     _channel_differences(axes[1, 0], compared, colours, data.prepared.panel.channels)
     _over_time(axes[1, 1], sides, colours, data)
-    how = (
-        f"{len(pairing.seeds)} paired seeds, Student's t"
-        if pairing.over == "seeds"
-        else f"test windows, bootstrap of blocks of {pairing.block}"
-    )
+    intervals = "" if pairing.too_few else " with 95 % intervals, each point by itself"
     figure.suptitle(
-        f"{data.prepared.panel.name}, horizon {data.horizon}: differences to {sides[0].name} with "
-        f"95 % intervals ({how}), each point by itself",
+        f"{data.prepared.panel.name}, horizon {data.horizon}: differences to {sides[0].name}"
+        f"{intervals}\n({pairing.method})",
         fontsize=11,
     )
     figure.savefig(path, dpi=130)

@@ -22,7 +22,7 @@ def show(
     sides: Sequence[Scored], compared: Sequence[Compared], pairing: Pairing, console: Console
 ) -> None:
     """Print scores and differences, how they were paired, and what to keep in mind."""
-    table = Table(title=f"paired over {_pairs(pairing, compared)}", title_justify="left")
+    table = Table(title=f"paired over {pairing.method}", title_justify="left")
     for title in ("", "seeds", "MSE", "MAE", "MSE − first [95 %]", "p", "MAE − first [95 %]"):
         table.add_column(title, justify="right" if title else "left", overflow="fold")
     found = {one.name: one for one in compared}
@@ -36,16 +36,22 @@ def show(
         table.add_row(*row)
     console.print(table)
     for one in compared:
-        console.print(sentence(one, sides[0].name), markup=False)
-    if len(compared) > 1:
+        console.print(sentence(one, sides[0].name, pairing), markup=False)
+    if len(compared) > 1 and not pairing.too_few:
         console.print("p is adjusted for the number of sides (Holm)", markup=False)
     for note in pairing.notes:
         console.print(f"note: {note}", style="yellow", markup=False)
 
 
-def sentence(one: Compared, reference: str) -> str:
+def sentence(one: Compared, reference: str, pairing: Pairing) -> str:
     """Say in words what was found."""
     total = one.total["mse"]
+    if pairing.too_few:
+        number = pairing.num_blocks
+        return (
+            f"{one.name} and {reference}: undecided, the {total.pairs} windows hold only {number} "
+            f"independent stretch{'es' if number > 1 else ''} of time"
+        )
     p = one.adjusted_p if one.adjusted_p is not None else total.p
     if p is None or p >= 0.05:
         return f"{one.name} and {reference}: undecided, no difference beyond chance"
@@ -128,13 +134,6 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-
-
-def _pairs(pairing: Pairing, compared: Sequence[Compared]) -> str:
-    if pairing.over == "seeds":
-        return f"{len(pairing.seeds)} seeds, Student's t"
-    pairs = compared[0].total["mse"].pairs
-    return f"{pairs} windows, bootstrap of blocks of {pairing.block}"
 
 
 def _interval(found: Difference) -> str:

@@ -82,7 +82,7 @@ def require_same_windows(first: Opened, other: Opened) -> None:
     try:
         require_same_data(b, a.prepared.panel.sha256, first.name)
     except DataError as error:
-        raise _different(first, other, str(error)) from error
+        raise _different(first, other, _files(a, b)) from error
     if a.horizon != b.horizon:
         raise _different(first, other, f"horizon {a.horizon} and {b.horizon}")
     names = [list(data.prepared.panel.channels) for data in (a, b)]
@@ -104,6 +104,15 @@ def require_same_windows(first: Opened, other: Opened) -> None:
 def _targets(data: ForecastData) -> np.ndarray:
     """Return the row at which the horizon of every test window begins."""
     return (data.prepared.test.starts_W + data.context).numpy()
+
+
+def _files(a: ForecastData, b: ForecastData) -> str:
+    """Name two sets of data; files of one name can be had from one folder."""
+    panels = [data.prepared.panel for data in (a, b)]
+    if panels[0].name != panels[1].name:
+        return f"data {panels[0].name} and {panels[1].name}"
+    files = " and ".join(f"{panel.path} (sha256 {panel.sha256[:12]})" for panel in panels)
+    return f"data {files}; if --root names a folder, both are read from there"
 
 
 def _different(first: Opened, other: Opened, what: str) -> DataError:
