@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.data.catalog import find_by_sha256
 from tsattn.errors import MissingExtraError
 from tsattn.training.callbacks import Predictions
 from tsattn.training.datamodule import ForecastData
@@ -80,7 +81,8 @@ def show_result(result: Mapping[str, Any]) -> None:
     table.add_row(
         result["network"]["class"], f"{test['mse']:.4f}", f"{test['mae']:.4f}", style="bold"
     )
-    if published["windows_scored"] not in (0, test["windows_scored"]):
+    partial = published["windows_scored"] not in (0, test["windows_scored"])
+    if partial and find_by_sha256(result["dataset"]["sha256"]):
         label = f"  as published ({published['windows_scored']:,} windows)"
         table.add_row(label, f"{published['mse']:.4f}", f"{published['mae']:.4f}")
     for name, scores in result["floors"].items():
@@ -88,6 +90,18 @@ def show_result(result: Mapping[str, Any]) -> None:
         label = name.replace("_", " ") + ("" if scores else " (season exceeds the context)")
         table.add_row(label, *cells, style="dim")
     Console().print(table)
+    if line := beaten_by(result):
+        Console().print(line, style="yellow", markup=False)
+
+
+def beaten_by(result: Mapping[str, Any]) -> str:
+    """Say which forecast without training is better than the network, or nothing."""
+    floors = {name: scores["mse"] for name, scores in result["floors"].items() if scores}
+    best = min(floors, key=floors.__getitem__, default=None)
+    if best is None or not result["parameters"] or floors[best] > result["test"]["mse"]:
+        return ""
+    name = best.replace("_", " ")
+    return f"no better than the {name}, which needs no training (MSE {floors[best]:.4f})"
 
 
 def draw_forecast_of(
