@@ -33,14 +33,15 @@ def require_pictures() -> None:
         ) from error
 
 
-def draw_outlook(path: Path, outlook: Outlook) -> None:
+def draw_outlook(path: Path, outlook: Outlook, file_format: str = "png") -> None:
     """Draw the end of the context and the forecast with its intervals, in original units over time.
 
     One panel per channel or series, the last 8 of them.
 
     Args:
-        path: the PNG file to write.
+        path: the file to write.
         outlook: the forecast.
+        file_format: any that matplotlib writes.
     """
     require_pictures()
     from matplotlib.dates import ConciseDateFormatter
@@ -53,7 +54,8 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
     for axis, place in zip(axes, shown, strict=False):
         seen = history.plain(history.times[history.rows_KN[place, -tail:]])
         unseen = history.plain(outlook.calendar.future[outlook.calendar.which_K[place]])
-        axis.plot(seen, history.values_KN[place, -tail:], color=_PAST, linewidth=0.9)
+        past = history.values_KN[place, -tail:]
+        axis.plot(seen, past, color=_PAST, linewidth=0.9, label="history")
         for level, band in sorted(outlook.bands.items(), reverse=True):
             ends = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
             shade = 0.15 + 0.25 * (1 - level / 100)
@@ -65,19 +67,23 @@ def draw_outlook(path: Path, outlook: Outlook) -> None:
         axis.tick_params(labelsize=7)
         if not history.source.table.integers:
             axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    axes[0].legend(fontsize=7, loc="upper left", framealpha=0.8, edgecolor="none")
-    figure.savefig(path, dpi=130, format="png")
+        for along in (axis.xaxis, axis.yaxis):
+            along.get_offset_text().set_fontsize(7)
+    handles, labels = axes[0].get_legend_handles_labels()  # beside the panels: it hides nothing
+    figure.legend(handles, labels, loc="outside upper right", ncols=9, fontsize=7, frameon=False)
+    figure.savefig(path, dpi=130, format=file_format)
 
 
-def draw_errors(path: Path, backtest: Backtest) -> None:
+def draw_errors(path: Path, backtest: Backtest, file_format: str = "png") -> None:
     """Draw standardised MSE and MAE by horizon step: the mean, and the last 8 channels.
 
     Where levels were scored, also the coverage of their bands by step, beside the level, and their
     mean standardised width.
 
     Args:
-        path: the PNG file to write.
+        path: the file to write.
         backtest: what was scored.
+        file_format: any that matplotlib writes.
     """
     levels = sorted(backtest.bands)
     figure, axes = _figure(4 if levels else 2)
@@ -95,7 +101,7 @@ def draw_errors(path: Path, backtest: Backtest) -> None:
     axes[0].legend(fontsize=6, loc="upper left", frameon=False, ncols=2)
     if levels:
         _draw_bands(axes[2], axes[3], mean, levels)
-    figure.savefig(path, dpi=130, format="png")
+    figure.savefig(path, dpi=130, format=file_format)
 
 
 def _draw_bands(

@@ -10,6 +10,7 @@ interrupted or runs twice never leaves a broken library behind. ``TSATTN_BUILD=0
 # pyright: reportUnknownMemberType=false
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -27,6 +28,7 @@ import torch
 from tsattn.errors import KernelBuildError
 from tsattn.ops.compiling import constant_when_compiled
 
+_logger = logging.getLogger(__name__)  # what it warns of is shown where nobody configured logging
 _ROOT = Path(__file__).parent
 _SOURCES = (
     "attention/attention_autograd.cpp",
@@ -193,6 +195,7 @@ def _load(library: Path) -> bool:
 def _build(library: Path) -> None:
     if obstacle := _obstacle():
         raise KernelBuildError(f"the CPU kernels cannot be built: {obstacle}")
+    _logger.warning("building the CPU kernels for this machine, once; this takes a minute or more")
     here = Path(tempfile.mkdtemp(prefix=f"{library.stem}.build-", dir=library.parent))
     try:
         _compile(here)

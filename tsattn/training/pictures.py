@@ -54,7 +54,10 @@ def draw_forecast(
         axis.set_title(data.prepared.panel.channels[channel], fontsize=9, loc="left")
         axis.tick_params(labelsize=7)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    axes[0].legend(fontsize=7, loc="upper left", framealpha=0.8, edgecolor="none")
+        for along in (axis.xaxis, axis.yaxis):
+            along.get_offset_text().set_fontsize(7)
+    handles, labels = axes[0].get_legend_handles_labels()  # beside the panels: it hides nothing
+    figure.legend(handles, labels, loc="outside lower right", ncols=2, fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130)
 
