@@ -127,7 +127,7 @@ def test_failed_trial_is_recorded_with_its_error_and_the_study_goes_on(
     said = search(study, space, FakeEngine(second_fails), 4)
     assert states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert study.trials[1].user_attrs[ERROR] == "NonFiniteLossError: nan"
-    assert any("trial 1 failed: NonFiniteLossError" in line for line in said)
+    assert any("trial 1 (" in line and ") failed: NonFiniteLossError" in line for line in said)
 
 
 @pytest.mark.parametrize("workers", [1, 5])

@@ -102,6 +102,7 @@ def test_study_leaves_a_recipe_that_fits_a_summary_and_a_report(
     assert set(found["importance"]) == {"activation", "learning_rate"}
     assert [row["pairs"] for row in found["repeats"] if not row["is_reference"]] == [2]
     assert "reference" in said
+    assert "repeat 0 (settings of trial " in said
     assert "undecided" in said or "lower" in said or "higher" in said
 
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -126,6 +127,9 @@ def test_study_leaves_a_recipe_that_fits_a_summary_and_a_report(
     assert main(typed) == 0  # all is there: nothing is trained again
     assert "trial 0" not in capsys.readouterr().out
     assert (tmp_path / "out" / "best.yaml").read_bytes() == before
+    assert main(words(tmp_path, "--trials", 6, "--seed", 1)) == 0  # repeats count, asked for or not
+    assert (tmp_path / "out" / "best.yaml").read_bytes() == before
+    assert summary(tmp_path)["repeats"] == found["repeats"]
     assert main([*typed, "--trials", "7"]) == 0
     assert summary(tmp_path)["trials"]["complete"] == 7
 

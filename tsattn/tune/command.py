@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tsattn.data import load_panel
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.training.amounts import counted
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import write_atomically
 from tsattn.training.parsed import ParsedRecipe
@@ -27,7 +28,7 @@ from tsattn.tune.report import write_report
 from tsattn.tune.sampling import PRUNERS, SeededTPE, make_pruner
 from tsattn.tune.search import AGAIN, SameFailureError, Search
 from tsattn.tune.space import Space, read_space
-from tsattn.tune.storage import open_study, quiet, reaching, shown
+from tsattn.tune.storage import is_begun, open_study, quiet, reaching, shown
 from tsattn.tune.summary import best_recipe, show, summarise
 
 _ENGINES = ("local", "ray")
@@ -133,18 +134,27 @@ class _Tuning:
             self._say(f"{count} failed trials of {study.study_name} are tried again")
 
     def _repeat(self) -> list[Comparison]:
+        """Train the best settings again where that is asked for; earlier repeats count anyway."""
         found = repeats.contenders(self.study, self.space)
-        if not self.given.repeat_seeds or not found:
+        name = self.study.study_name + repeats.SUFFIX
+        if not found or not (self.given.repeat_seeds or is_begun(self.url, name)):
             return []
         again = open_study(
             self.url,
-            self.study.study_name + repeats.SUFFIX,
+            name,
             self.space.describe(),
             self.recipe.text,
             pruner=make_pruner("none", 1),
         )
-        repeats.queue_repeats(again, found, self.given.repeat_seeds, self.seed)
-        self._say(f"{len(found)} settings with {self.given.repeat_seeds} seeds each")
+        if self.given.repeat_seeds:
+            self._train_again(again, found)
+        return repeats.compare(again, found, repeats.reference_of(found))
+
+    def _train_again(self, again: optuna.Study, found: Sequence[repeats.Contender]) -> None:
+        seeds = self.given.repeat_seeds
+        repeats.queue_repeats(again, found, seeds, self.seed)
+        each = counted(seeds, "seed")
+        self._say(f"the best of each again: {counted(len(found), 'setting')} with {each} each")
         self._retry_failed(again)
         trials = self.study.get_trials(deepcopy=False)
         Search(
@@ -156,8 +166,8 @@ class _Tuning:
             seed=self.seed,
             folder=self.folder / "repeats",
             say=self._say,
+            called=repeats.called,
         ).run(0)
-        return repeats.compare(again, found, repeats.reference_of(found))
 
     def _summarise(self, compared: Sequence[Comparison]) -> dict[str, Any]:
         summary = summarise(self.study, self.space, compared)

@@ -132,6 +132,11 @@ def propose(trial: Trial) -> dict[str, Any]:
     return {OF: of, SEED: seed}
 
 
+def called(number: int, values: Mapping[str, Any]) -> str:
+    """Name a repeat as people read it."""
+    return f"repeat {number} (settings of trial {values[OF]}, seed {values[SEED]})"
+
+
 def compare(study: Study, found: Sequence[Contender], reference: str | None) -> list[Comparison]:
     """Compare every contender with the reference on the seeds that both have finished.
 

@@ -76,7 +76,7 @@ def _figures(
     drawn: list[Callable[[Study], Any]] = [plots.plot_optimization_history]
     if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         drawn += [plots.plot_intermediate_values, plots.plot_parallel_coordinate, plots.plot_slice]
-    if summary["importance"]:
+    if len(summary["importance"] or ()) > 1:
         drawn.append(plots.plot_param_importances)
     for draw in (*drawn, plots.plot_timeline):
         yield draw(study)
@@ -113,7 +113,7 @@ def _tables(summary: Mapping[str, Any]) -> Iterator[str]:
         rows = [("best validation loss", best["validation_loss"]), *best["values"].items()]
         rows += [(name, best[name]) for name in ("seed", "best_epoch", "epochs")]
         yield _table(f"Best: trial {best['trial']}, {best['because']}", ("setting", "value"), rows)
-    if summary["importance"]:
+    if len(summary["importance"] or ()) > 1:  # a single one has it all
         yield _table(
             "Importance (PED-ANOVA)", ("parameter", "share"), summary["importance"].items()
         )

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from tsattn.errors import TsattnError
+from tsattn.training.amounts import counted, duration
 from tsattn.tune.claims import (
     SEED,
     SIGN_SECONDS,
@@ -65,6 +66,7 @@ class Search:
         seed: the recipe's seed; a configuration that comes again gets the next one.
         folder: where the files of trials lie; None keeps none.
         say: tells a person what happens.
+        called: names a trial, of its number and values.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Search:
         seed: int,
         folder: Path | None,
         say: Say,
+        called: Callable[[int, dict[str, Any]], str] | None = None,
     ) -> None:
         self.study = study
         self.engine = engine
@@ -87,6 +90,7 @@ class Search:
         self.seed = seed
         self.folder = folder
         self.say = say
+        self.called = called or _trial
         self.wanted = 0
         self._running: dict[int, _Running] = {}
         self._trained = False
@@ -171,21 +175,18 @@ class Search:
             error = outcome.error or "it ended without any epoch"
             self._note(mine, {ERROR: error})
             self._tell(mine, TrialState.FAIL)
-            self.say(f"trial {event.number} failed: {error} ({_listed(mine.values)})")
+            self.say(f"{self.called(event.number, mine.values)} failed: {error}")
             self._refuse_to_go_on(mine.trial, error)
         elif outcome.status == "stopped":
             self._tell(mine, TrialState.PRUNED)
             best = min(mine.losses)
-            self.say(
-                f"trial {event.number} stopped after epoch {epochs}, best {best:.4f} "
-                f"({_listed(mine.values)})"
-            )
+            name = self.called(event.number, mine.values)
+            self.say(f"{name} stopped after {counted(epochs, 'epoch')}, best {best:.4f}")
         else:
             self._tell(mine, TrialState.COMPLETE, min(mine.losses))
-            self.say(
-                f"trial {event.number}: validation loss {min(mine.losses):.4f}, {epochs} epochs, "
-                f"{outcome.seconds:.0f} s ({_listed(mine.values)})"
-            )
+            name, loss = self.called(event.number, mine.values), min(mine.losses)
+            took = f"{counted(epochs, 'epoch')}, {duration(outcome.seconds)}"
+            self.say(f"{name}: validation loss {loss:.4f}, {took}")
 
     def _bury(self, event: Died) -> None:
         mine = self._running.pop(event.number)
@@ -193,7 +194,7 @@ class Search:
         self._tell(mine, TrialState.FAIL)
         again = retry(self.study, self._stored(event.number))
         what = "it is tried again" if again else "it was tried often enough"
-        self.say(f"trial {event.number} failed: {event.reason}; {what} ({_listed(mine.values)})")
+        self.say(f"{self.called(event.number, mine.values)} failed: {event.reason}; {what}")
         if not again:
             self._refuse_to_go_on(mine.trial, event.reason)
 
@@ -242,6 +243,6 @@ class Search:
                 retry(self.study, self._stored(number))
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _trial(number: int, values: dict[str, Any]) -> str:
     shown = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in values.values())
-    return ", ".join(shown)
+    return f"trial {number} ({', '.join(shown)})"

@@ -150,6 +150,17 @@ def _damaged(url: str, reason: str) -> str:
     )
 
 
+def is_begun(url: str, name: str) -> bool:
+    """Whether a storage has a study of this name.
+
+    Raises:
+        StorageError: the storage cannot be reached, or is locked.
+    """
+    storage = open_storage(url)
+    with reaching(url), quiet():
+        return name in optuna.get_all_study_names(storage)
+
+
 def open_study(
     url: str,
     name: str,

@@ -90,7 +90,7 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     if summary["best"] is None:
         return
     console.print(_best_table(summary["best"]))
-    if summary["importance"]:
+    if len(summary["importance"] or ()) > 1:  # a single one has it all
         table = Table("parameter", "importance", title="What mattered (PED-ANOVA)")
         for name, share in summary["importance"].items():
             table.add_row(name, f"{share:.3f}")
