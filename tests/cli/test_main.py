@@ -1,5 +1,7 @@
 """The command's words: help, misuse, and errors that say what is wrong and what would be right."""
 
+import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,9 @@ def test_help_of_fit_explains_the_options(capsys: pytest.CaptureFixture[str]) ->
         (["--model.schedule.warmpu", "0.2"], "warmup"),
         (["--model.network", "PatchTSTT"], "PatchTST"),
         (["--model.schedule", "OneCycl"], "OneCycle"),
+        (["--epochs", "3"], "trainer.max_epochs"),
+        (["--horizon", "3"], "data.horizon"),
+        (["--data.missing", "interpolat"], "interpolate"),
     ],
 )
 def test_misspelt_word_fails_with_the_nearest_right_one(
@@ -131,12 +136,88 @@ def test_misspelt_key_in_a_recipe_fails_with_the_nearest_right_one(
         (["--model.loss", "mze"], "'mse', 'mae', 'huber', 'quantile'"),
         (["--model.optimizer", "sgd"], "'adam', 'adamw'"),
         (["--trainer.max_epochs", "two"], "trainer.max_epochs"),
+        (["--data.horizon", "abc"], "data.horizon: expected an integer or 'auto', got abc"),
+        (["--data.known_future", "price"], "expected a list, for example '[price]'"),
     ],
 )
 def test_value_of_another_kind_fails_with_the_option_and_what_it_takes(
     refused: Said, tiny: list[str], words: list[str], said: str
 ) -> None:
     assert said in refused(*tiny, *words, status=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "own.csv"], "give the file as --data.dataset own.csv"),
+        (["own.csv"], "give the file as --data.dataset own.csv"),
+        (["illness"], "give the file as --data.dataset illness"),
+        (["patchtst/etth1.yaml"], "give the recipe as --config patchtst/etth1.yaml"),
+    ],
+)
+def test_file_in_the_wrong_place_is_answered_with_its_option(
+    refused: Said, words: list[str], said: str
+) -> None:
+    assert refused("fit", *words, status=2).startswith(f"error: {said}\n")
+
+
+def test_stray_word_is_not_taken_for_a_file(refused: Said, tiny: list[str]) -> None:
+    said = refused(*tiny, "true", status=2)
+    assert "unrecognized arguments: true" in said
+
+
+def test_unknown_class_is_answered_with_the_known_ones_alone(
+    refused: Said, tiny: list[str]
+) -> None:
+    said = refused(*tiny, "--model.network", "PatchTTS", status=2)
+    assert said.startswith(
+        "error: model.network: unknown class 'PatchTTS'\ndid you mean 'PatchTST'"
+    )
+    assert "PatchTST, EncoderDecoderTransformer" in refused(*tiny, "--model.network", "Nothing")
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["data", "lst"], ["list, fetch, verify, describe", "did you mean 'list'?", "tsattn data"]),
+        (["data"], ["expected one of list, fetch, verify, describe", "tsattn data --help"]),
+        (["data", "list", "--roott", "x"], ["--roott", "'--root'?", "tsattn data list --help"]),
+        (["data", "fetch"], ["missing: NAMES", "tsattn data fetch --help"]),
+        (["data", "fetch", "etth11"], ["'etth11' (nearest: ETTh1"]),
+        (["moe", "reprot"], ["unknown word 'reprot'", "'report'?", "tsattn moe --help"]),
+        (["doctor", "--buidl"], ["--buidl", "'--build'?", "tsattn doctor --help"]),
+        (["refit", "run", "--overwite"], ["--overwite", "'--overwrite'?", "tsattn refit --help"]),
+        (["export", "run"], ["missing: --out", "tsattn export --help"]),
+        (["calibrate"], ["missing: RUN", "tsattn calibrate --help"]),
+        (["bench", "uncertanty"], ["run, plan, uncertainty", "'uncertainty'?", "tsattn bench"]),
+        (["bench"], ["memory, forecast, run, plan, uncertainty", "tsattn bench --help"]),
+    ],
+)
+def test_misuse_of_any_command_is_answered_in_few_lines(
+    refused: Said, words: list[str], lines: list[str]
+) -> None:
+    said = refused(*words).splitlines()
+    assert len(said) == len(lines), said
+    for line, part in zip(said, lines, strict=True):
+        assert part in line
+
+
+def test_help_of_doctor_is_no_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "--help"])
+    shown = capsys.readouterr().out
+    assert "Print the versions, devices" in shown
+    assert "Args:" not in shown
+    assert ">>>" not in shown
+
+
+@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"]])
+def test_help_names_every_benchmark(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(words)
+    shown = capsys.readouterr().out
+    for name in ("kernels", "moe", "memory", "forecast", "run", "plan", "uncertainty"):
+        assert re.search(rf"\b{name}\b", shown), name
 
 
 @pytest.mark.unchecked
@@ -185,6 +266,15 @@ def test_missing_recipe_names_the_nearest_shipped_one(refused: Said, command: st
     said = refused(command, "--config", "configs/patchtst/eth1.yaml", status=1)
     assert "no recipe configs/patchtst/eth1.yaml" in said
     assert "did you mean patchtst/etth1.yaml?" in said
+
+
+def test_missing_recipe_is_not_answered_with_all_of_them(refused: Said) -> None:
+    said = refused("fit", "--config", "nope.yaml", status=1)
+    assert "did you mean" not in said
+    assert re.search(r"recipes are shipped in .*patchtst/ \(\d+\)", said)
+    assert "patchtst/etth1.yaml" not in said
+    said = refused("fit", "--config", "etth1", status=1)
+    assert "did you mean dlinear/etth1.yaml or patchtst/etth1.yaml or transformer/" in said
 
 
 def test_recipe_that_is_no_yaml_fails_with_the_place(refused: Said, tmp_path: Path) -> None:

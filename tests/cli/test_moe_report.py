@@ -308,6 +308,12 @@ def test_a_page_that_exists_is_not_replaced_unasked(
     assert "is a folder" in refused(copied.path, "--out", copied.path)
 
 
+def test_page_of_another_kind_is_refused(copied: RunFolder, refused: Callable[..., str]) -> None:
+    out = copied.path.with_name("page.pdf")
+    assert "ends in .html" in refused(copied.path, "--out", out)
+    assert not out.exists()
+
+
 def test_what_is_no_finished_run_with_mixtures_is_refused(
     copied: RunFolder, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

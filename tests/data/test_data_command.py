@@ -77,6 +77,24 @@ def test_describe_prints_facts_and_statistics(capsys: Capture) -> None:
 def test_describe_of_an_unusable_file_prints_why_and_fails(write_csv, capsys: Capture) -> None:
     path = write_csv("date,a\n03/04/2020,2\n04/04/2020,\n")
     assert describe(str(path)) == 1
-    assert "cannot be used:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "cannot be used:" in printed
+    assert printed.count("can be read day first") == 1
     assert describe(str(path), day_first=True) == 1
     assert "line 3, column 'a' is empty" in capsys.readouterr().out
+
+
+def test_describe_names_its_own_options(write_csv, capsys: Capture) -> None:
+    path = write_csv("a,b\nx,1\ny,2\nz,3\n")
+    assert describe(str(path)) == 1
+    printed = capsys.readouterr().out
+    assert "name it with --time_column" in printed
+    assert "--data." not in printed
+    with pytest.raises(DataError) as caught:
+        describe("no/such.csv", Path("none"))
+    assert "--data.root" not in str(caught.value)
+
+
+def test_list_names_the_folder_given_by_its_option(tmp_path: Path, capsys: Capture) -> None:
+    assert list_datasets(tmp_path) == 0
+    assert f"{tmp_path} (--root)" in capsys.readouterr().out

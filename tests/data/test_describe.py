@@ -67,14 +67,15 @@ def test_a_file_that_cannot_be_used_is_still_described(write_csv) -> None:
     assert "2020-01-02 00:00:00 to 2020-01-06 00:00:00 (4 d)" in facts["gaps"]
     a, b = description.channels
     assert (a.count, a.sentinels) == (5, ((-9999.0, 1),))
-    assert (b.count, b.missing) == (3, 2)
+    assert (b.count, b.missing, b.text) == (3, 1, 1)
+    assert facts["cells of text"] == "1 in 'b'"
 
 
 @pytest.mark.parametrize(
     ("text", "problem", "fact"),
     [
-        ("x,a\n1,2\n2,3\n", "no time column", ("time", "no time column")),
-        ("date,a\n03/04/2020,2\n04/04/2020,3\n", "--data.day_first", ("time", "--data.day_first")),
+        ("x,a\n1,2\n2,3\n", "no time column", ("time", "see below")),
+        ("date,a\n03/04/2020,2\n04/04/2020,3\n", "--data.day_first", ("time", "see below")),
         ("date,a\nnever,x\nsoon,y\n", "no timestamp in lines 2, 3", ("unreadable timestamps", "2")),
         ("date;a\n2020-01-01;1,234\n2020-01-02;1,5x\n", "--data.decimal", ("rows", "2")),
         (
@@ -90,6 +91,23 @@ def test_whatever_can_be_told_is_told(write_csv, text: str, problem: str, fact) 
     assert problem in description.problem
     label, expected = fact
     assert expected in facts_of(description)[label]
+
+
+def test_columns_of_text_have_no_statistics(write_csv) -> None:
+    description = describe_dataset(write_csv("town,code,a\nBonn,2000-99,1\nUlm,2000-98,2\n"))
+    assert [one.name for one in description.channels] == ["a"]
+    assert facts_of(description)["columns without a number"] == "'town', 'code'"
+
+
+@pytest.mark.parametrize(
+    ("days", "step", "gaps"),
+    [([1, 2, 3, 4], "1 d", "0"), ([4, 3, 2, 1], "1 d, backwards", "0"),
+     ([1, 2, 3, 4, 7], "1 d mostly", "1"), ([1, 1], "unknown", "0")],
+)  # fmt: skip
+def test_the_step_of_a_refused_file_is_told_as_it_is(write_csv, days, step: str, gaps) -> None:
+    path = write_csv("date,a\n" + "".join(f"2020-01-0{day},\n" for day in days))
+    facts = facts_of(describe_dataset(path))
+    assert (facts["step"], facts["gaps"][0]) == (step, gaps)
 
 
 def test_a_damaged_catalog_file_is_described_with_its_problem(tmp_path: Path) -> None:

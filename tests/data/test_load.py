@@ -46,7 +46,7 @@ def test_every_dataset_that_is_here_loads_with_its_shape(name: str, shared: Path
 def test_weather_keeps_its_oddities_and_reports_them(shared: Path) -> None:
     panel = load_panel("weather", root=shared / "datasets")
     notes = "\n".join(panel.notes)
-    assert "1 duplicate timestamp(s), kept: 2020-05-12 06:00:00" in notes
+    assert "1 duplicate timestamp, kept: 2020-05-12 06:00:00" in notes
     assert "2020-05-29 09:30:00 to 2020-05-29 11:10:00 (1 h 40 min)" in notes
     assert "sentinel -9999 kept in 'wv (m/s)' 1," in notes
     assert "'OT' 50" in notes

@@ -188,6 +188,28 @@ def test_the_time_column_is_found_anywhere_or_taken_as_given(write_csv) -> None:
     assert (panel.time_column, str(panel.start.date())) == ("season", "2000-01-01")
 
 
+@pytest.mark.parametrize("sign", ["-", "/"])
+def test_a_column_of_months_is_found_without_being_named(write_csv, sign: str) -> None:
+    cells = [f"{2000 + month // 12}{sign}{month % 12 + 1:02}" for month in range(20)]
+    path = write_csv("month,a\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells)))
+    panel = load_panel(path)
+    assert (panel.time_column, panel.channels) == ("month", ("a",))
+    assert (str(panel.end.date()), "step: 1 month" in panel.notes) == ("2001-08-01", True)
+
+
+@pytest.mark.parametrize("last", ["2000-99", "2000-13", "2000-1", "2000/03", "200003", "x"])
+def test_codes_are_not_taken_for_months(write_csv, last: str) -> None:
+    path = write_csv(f"code,a\n2000-01,1\n2000-02,2\n{last},3\n")
+    with pytest.raises(DataError, match="no time column"):
+        load_panel(path)
+
+
+def test_months_beside_a_time_column_are_not_the_time(write_csv) -> None:
+    path = write_csv("time,code,a\n" + "".join(f"{i},2000-0{i},{i}\n" for i in range(1, 6)))
+    with pytest.raises(DataError, match="column 'code' has no number at all"):
+        load_panel(path)
+
+
 def test_the_nameless_index_that_pandas_writes_is_the_time(write_csv) -> None:
     frame = pd.DataFrame({"a": range(5)}, index=pd.date_range("2020", periods=5))
     panel = load_panel(write_csv(frame.to_csv()))
@@ -197,7 +219,7 @@ def test_the_nameless_index_that_pandas_writes_is_the_time(write_csv) -> None:
 def test_a_constant_channel_loads_with_a_note(write_csv) -> None:
     rows = "".join(f"2020-01-{i:02},7,{i}\n" for i in range(1, 31))
     panel = load_panel(write_csv("date,flat,b\n" + rows))
-    assert "constant channel(s), standardised with scale 1: 'flat'" in panel.notes
+    assert "constant channel, standardised with scale 1: 'flat'" in panel.notes
     prepared = prepare(panel, context=3, horizon=2)
     assert prepared.scaler.scale_SC[0, 0] == 1
     assert prepared.train.values_RC.isfinite().all()

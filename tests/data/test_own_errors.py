@@ -62,6 +62,22 @@ BAD_FILES = {
         lines_of("shop,date,a", *(f"{s},{row}" for row in GOOD for s in (1, 2))),
         ["duplicate timestamps", "unique_id, ds, y"],
     ),
+    "many series below each other": (
+        lines_of("store,day,sales", *(f"{s},{row}" for s in ("north", "south") for row in GOOD)),
+        ["looks like a long table: column 'store' names 2 series", "'store' to unique_id", "to ds"],
+    ),
+    "many series side by side": (
+        lines_of("day,store,sales", *(r.replace(",", f",{s},") for r in GOOD for s in "xyz")),
+        ["looks like a long table: column 'store' names 3 series"],
+    ),
+    "many numbered series below each other": (
+        lines_of("store,day,sales", *(f"{s},{row}" for s in (7, 8) for row in GOOD)),
+        ["looks like a long table: column 'store' names 2 series"],
+    ),
+    "a town beside time that repeats": (
+        lines_of("town,date,a", *(f"Bonn,{row}" for row in GOOD * 2)),
+        ["unsorted timestamps at line 11"],
+    ),
     "irregular step": (
         lines_of("date,a", *GOOD[:3], *GOOD[4:]),
         [

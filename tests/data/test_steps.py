@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from tsattn.data import future_times, load_panel
+from tsattn.data.describe import describe_dataset
 from tsattn.data.steps import decode_step, encode_step, infer_step
 
 
@@ -49,6 +50,12 @@ def test_quarters_are_dates(write_csv) -> None:
     cells = [f"{year}Q{quarter}" for year in (2020, 2021) for quarter in (1, 2, 3, 4)]
     panel = load_panel(write_csv(wide(cells)))
     assert str(panel.end.date()) == "2021-10-01"
+
+
+def test_business_days_are_called_so_everywhere(write_csv) -> None:
+    path = write_csv(wide(list(pd.bdate_range("2020-01-01", periods=20).strftime("%Y-%m-%d"))))
+    assert "step: a business day" in load_panel(path).notes
+    assert dict(describe_dataset(path).facts)["step"] == "a business day"
 
 
 @pytest.mark.parametrize("freq", ["h", "15min", "D", "B", "MS", "ME", "QE", "YS", "W-TUE"])

@@ -14,6 +14,7 @@ from torchmetrics.functional.regression import (
 
 from tests.forecast.made import long_frame, wide_frame
 from tests.training.tiny import CONTEXT, HORIZON, TEST_WINDOWS, Finished
+from tsattn.cli import main
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast import Forecaster
 from tsattn.forecast.backtest import Backtest
@@ -181,6 +182,80 @@ def test_undefined_scores_are_nan_and_the_others_stay(wide: Forecaster) -> None:
     assert np.isnan(still[["mase", "wape"]].to_numpy(float)).all()
     assert np.isfinite(still[["mse", "mae", "smape"]].to_numpy(float)).all()
     assert scores.set_index("channel").loc[["b", "c"], SCORES].notna().all().all()
+
+
+@pytest.mark.parametrize("by", ["total", "step", "window"])
+def test_a_mase_over_channels_is_that_of_the_channels_that_have_one(
+    wide: Forecaster, by: str
+) -> None:
+    frame = wide_frame().assign(a=5.3)
+    made = wide.backtest(frame, 3)
+    assert "in the context of a window: 'a'; without a MASE" in made.notes[-1]
+    assert made.notes[-1].endswith("that of all is over the others")
+    kept = ["unit"] + [by] * (by != "total")
+    finest = made.scores().query("channel != 'a'").groupby(kept, sort=False)["mase"].mean()
+    found = made.scores(by).set_index(kept)["mase"]
+    np.testing.assert_allclose(found, finest.loc[found.index], rtol=1e-9)
+    assert made.scores("channel").query("channel == 'a'")["mase"].isna().all()
+    assert wide.backtest(wide_frame(), 3).notes == wide.backtest(wide_frame(), 1).notes
+
+
+def test_without_any_mase_there_is_none_of_all(wide: Forecaster) -> None:
+    made = wide.backtest(wide_frame().assign(a=1.0, b=2.0, c=3.0), 3)
+    assert made.notes[-1].endswith("'a', 'b', 'c'; without a MASE, there is none of all")
+    total = made.scores("total")
+    assert total["mase"].isna().all()
+    assert total[["mse", "mae", "smape"]].notna().all(axis=None)
+
+
+def test_what_is_constant_since_the_training_divides_by_zero_and_not_by_rounding(
+    train: Any,
+) -> None:
+    frame = wide_frame().assign(a=5.3)
+    made = Forecaster.load(train(frame)).backtest(frame, 3)
+    assert made.notes[-1].startswith("constant since the training: 'a'; a standardised sMAPE of 2")
+    standardised, original = made.scores("channel").query("channel == 'a'")["wape"].tolist()
+    assert np.isnan(standardised)
+    assert original < 1
+    assert np.isfinite(made.scores("total")[SCORES].to_numpy()).all()
+
+
+def test_windows_over_rows_of_the_training_are_counted(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ckpt = train(wide_frame())  # 84 rows for training, 12 for validation, 24 for the test
+    file = ckpt.parent / "train.csv"
+    typed = ["backtest", "--ckpt", str(ckpt), "--data", str(file), "--windows", "100"]
+    assert main(typed) == 0
+    # the first target of window w is row 120 - 4 - 99 + w
+    assert (
+        "note: 67 of 100 windows forecast rows that the network was trained on, 12 more rows that "
+        "it was validated on; their scores are too good"
+    ) in capsys.readouterr().out.replace("\n", " ")
+    forecaster = Forecaster.load(ckpt)
+    some = forecaster.backtest(file, 22).notes
+    assert some[-1].startswith("1 of 22 windows forecast rows that the network was validated on;")
+    other = tmp_path / "other.csv"
+    wide_frame(seed=5).to_csv(other, index=False)
+    for data, windows in ((file, 21), (other, 100), (wide_frame(), 100)):
+        assert "too good" not in " ".join(forecaster.backtest(data, windows).notes)
+
+
+def test_rows_of_the_training_are_counted_per_series(train: Any) -> None:
+    frame = long_frame((120, 100, 200))  # training ends with rows 84, 70 and 140
+    ckpt = train(frame)
+    forecaster, file = Forecaster.load(ckpt), ckpt.parent / "train.csv"
+    # 79 windows, of which the first forecasts from row 38, 18 and 118
+    seen = max(84 - 38, 70 - 18, 140 - 118)
+    assert forecaster.backtest(file, 79).notes[-1].startswith(f"{seen} of 79 windows forecast")
+
+
+def test_rows_of_the_training_are_counted_behind_inserted_ones(train: Any) -> None:
+    frame = wide_frame().drop(index=[20, 21, 22])
+    ckpt = train(frame, gaps="regularise", missing="interpolate")
+    made = Forecaster.load(ckpt).backtest(ckpt.parent / "train.csv", 60)
+    # 120 rows with those inserted; the first window forecasts from row 57
+    assert made.notes[-1].startswith(f"{84 - 57} of 60 windows forecast rows")
 
 
 def test_rows_that_are_needed_are_counted(wide: Forecaster) -> None:

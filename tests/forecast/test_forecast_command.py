@@ -37,7 +37,7 @@ def test_forecast_is_written_with_its_picture(
     assert made["date"].tolist() == expected["date"].tolist()
     np.testing.assert_allclose(made.iloc[:, 1:], expected.iloc[:, 1:], rtol=1e-12)
     assert plot.read_bytes().startswith(PNG)
-    assert f"{HORIZON} rows ahead of 7 channel(s), 2020-07-07" in capsys.readouterr().out
+    assert f"{HORIZON} rows ahead of 7 channels, 2020-07-07" in capsys.readouterr().out
     left = sorted(path.name for path in new.parent.iterdir())
     assert left == ["deep", "forecast.png", "new.csv"]
 
@@ -57,6 +57,18 @@ def test_backtest_writes_tidy_scores_and_a_picture(
     printed = capsys.readouterr().out
     assert "MASE" in printed
     assert "all" in printed
+
+
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+@pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("PDF", b"%PDF")])
+def test_picture_is_what_its_ending_says(
+    illness: Finished, new: Path, command: str, ending: str, start: bytes
+) -> None:
+    out, plot = new.parent / "out.CSV", new.parent / f"plot.{ending}"
+    assert main(words(command, illness, new, "--out", out, "--plot", plot)) == 0
+    assert plot.read_bytes().startswith(start)
+    assert len(pd.read_csv(out)) >= HORIZON
+    assert len(list(new.parent.iterdir())) == 3
 
 
 def test_backtest_may_only_print(
@@ -88,12 +100,18 @@ def test_existing_file_is_replaced_only_when_asked(
     [
         (["--out", "{new}", "--overwrite"], "is the data"),
         (["--out", "{folder}"], "is a folder; name a file"),
-        (["--out", "{folder}/x", "--plot", "{folder}/x"], "give two names"),
-        (["--out", "{folder}/x", "--levels", "80", "100"], "level 100: expected percent"),
-        (["--out", "{folder}/x", "--layout", "tall"], "expected wide or long"),
-        (["--out", "{folder}/x", "--data", "{folder}/none.csv"], "none.csv does not exist"),
-        (["--out", "{folder}/x", "--time_column", "when"], "no time column 'when'"),
-        (["--out", "{folder}/../x", "--ckpt", "{folder}"], "folder without checkpoints/best.ckpt"),
+        (["--out", "{folder}/x.csv", "--plot", "{folder}/x.csv"], "give two names"),
+        (["--out", "{folder}/x.xlsx"], "x.xlsx: expected a name that ends in .csv"),
+        (["--out", "{folder}/x"], "x: expected a name that ends in .csv"),
+        (["--out", "{folder}/x.csv", "--plot", "{folder}/x.bmp"], "x.bmp: expected a name that"),
+        (["--out", "{folder}/x.csv", "--levels", "80", "100"], "level 100: expected percent"),
+        (["--out", "{folder}/x.csv", "--layout", "tall"], "expected wide or long"),
+        (["--out", "{folder}/x.csv", "--data", "{folder}/none.csv"], "none.csv does not exist"),
+        (["--out", "{folder}/x.csv", "--time_column", "when"], "no time column 'when'"),
+        (
+            ["--out", "{folder}/../x.csv", "--ckpt", "{folder}"],
+            "folder without checkpoints/best.ckpt",
+        ),
     ],
 )
 def test_misuse_is_answered_and_writes_nothing(
@@ -156,9 +174,67 @@ def test_checkpoint_is_not_overwritten_by_its_forecast(
     assert contents(illness.folder.path) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "{folder}/none.csv"], "none.csv does not exist"),
+        (["--ckpt", "{folder}/none"], "no checkpoint at"),
+        (["--future", "{folder}/none.csv"], "--future takes the path of a CSV file"),
+    ],
+)
+def test_missing_input_is_said_before_an_existing_output(
+    illness: Finished,
+    new: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = new.with_name("out.csv")
+    out.write_text("precious")
+    filled = [word.format(folder=new.parent) for word in options]
+    assert main(words("forecast", illness, new, "--out", out, *filled)) == 1
+    assert message in capsys.readouterr().err
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dat", "x"], "did you mean '--data'?"),
+        (["--level", "80"], "did you mean '--levels'?"),
+        (["--levels", "80,95"], "as --levels 80 95"),
+        (["--missing", "interpolat"], "did you mean 'interpolate'?"),
+        (["--layout"], "argument --layout"),
+    ],
+)
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+def test_misuse_is_answered_in_few_lines(
+    command: str, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = [command, "--ckpt", "run", "--data", "new.csv", "--out", "out.csv"]
+    with pytest.raises(SystemExit) as caught:
+        main([*typed, *options])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.endswith(f"all options: tsattn {command} --help\n")
+    assert error.count("\n") <= 3
+
+
+def test_unsorted_rows_are_answered_with_the_option(
+    illness: Finished, new: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd.read_csv(new).iloc[::-1].to_csv(new, index=False)
+    assert main(words("forecast", illness, new, "--out", new.parent / "x.csv")) == 1
+    error = capsys.readouterr().err
+    assert "sort the rows" in error
+    assert "--sort does that" in error
+
+
 def test_unknown_option_is_a_misuse(illness: Finished, new: Path) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(words("forecast", illness, new, "--out", new.parent / "x", "--wings", 3))
+        main(words("forecast", illness, new, "--out", new.parent / "x.csv", "--wings", 3))
     assert caught.value.code == 2
 
 
@@ -168,7 +244,7 @@ def test_messages_name_the_options_of_the_command(
     frame = pd.read_csv(new)
     days = pd.date_range("2021-01-01", periods=60).strftime("%d/%m/%y")
     frame.assign(date=[day.replace("21", "05") for day in days]).to_csv(new, index=False)
-    assert main(words("forecast", illness, new, "--out", new.parent / "x")) == 1
+    assert main(words("forecast", illness, new, "--out", new.parent / "x.csv")) == 1
     error = capsys.readouterr().err
     assert "--data." not in error
 
@@ -191,6 +267,8 @@ def test_missing_matplotlib_is_said_before_anything_is_written(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     out = new.parent / "out.csv"
-    assert main(words("forecast", illness, new, "--out", out, "--plot", out.with_name("p"))) == 1
+    assert (
+        main(words("forecast", illness, new, "--out", out, "--plot", out.with_name("p.png"))) == 1
+    )
     assert "tsattn[plots]" in capsys.readouterr().err
     assert not out.exists()

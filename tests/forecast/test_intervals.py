@@ -230,7 +230,7 @@ def test_command_writes_intervals_and_draws_them(
     assert main(["forecast", *words, "--out", str(out), "--plot", str(plot)]) == 0
     assert "a-lo-95" in pd.read_csv(out).columns
     with_bands = plot.stat().st_size
-    assert main(["forecast", *words[:4], "--out", f"{out}2", "--plot", f"{plot}2.png"]) == 0
+    assert main(["forecast", *words[:4], "--out", f"{out}2.csv", "--plot", f"{plot}2.png"]) == 0
     assert with_bands > Path(f"{plot}2.png").stat().st_size
     scores, picture = tmp_path / "s.csv", tmp_path / "s.png"
     typed = ["backtest", *words, "--windows", "5", "--method", "adaptive"]

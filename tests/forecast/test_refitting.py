@@ -29,7 +29,7 @@ def test_each_window_is_forecast_by_a_network_of_the_rows_before_it(
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), drawn)  # random streams are as they were
     said = capsys.readouterr().out
-    assert "refit: 2 training(s) of 1 epoch(s) on up to 216 rows" in said
+    assert "refit: 2 trainings of 1 epoch on up to 216 rows" in said
     before = frame.iloc[: 220 - 4 - 3]
     before.to_csv(tmp_path / "before.csv", index=False)
     with undisturbed_process():
@@ -38,6 +38,7 @@ def test_each_window_is_forecast_by_a_network_of_the_rows_before_it(
     forecast_HK = made.forecast_WHK["original"][0]
     np.testing.assert_allclose(forecast_HK, expected[["a", "b", "c"]], rtol=1e-4)
     plain = forecaster.backtest(frame, 2, 3)
+    assert not [note for note in made.notes if "too good" in note]
     assert not torch.allclose(plain.forecast_WHK["original"], made.forecast_WHK["original"])
     assert made.scale_K is not None
     width = (made.bands[80].upper_WHK - made.bands[80].lower_WHK)[0] * made.scale_K

@@ -118,7 +118,7 @@ def test_proposals_lie_within_the_space(tmp_path: Path, recipe: ParsedRecipe) ->
         ("activation: {type: categoric, choices: [tanh]}", "unknown type 'categoric'"),
         ("activation: [tanh]", "unknown type"),
         ("activation: {type: categorical, choice: [tanh]}", "did you mean 'choices'?"),
-        ("d_model: {type: categorical, choices: [wide]}", "Expected a <class 'int'>"),
+        ("d_model: {type: categorical, choices: [wide]}", "expected an integer"),
         ("d_model: {type: int, low: 8.5, high: 16}", "low must be one int, got 8.5"),
         ("learning_rate: {type: float, low: 1e-4, high: 1.0e-2}", "write 1.0e-4"),
         ("learning_rate: {type: float, low: 1.0, high: 0.1}", "`low <= high`"),

@@ -236,7 +236,9 @@ def _chosen(asked: Sequence[str] | None, known: Mapping[str, Any], what: str) ->
 def _parser() -> ArgumentParser:
     about = (
         "Speed beside what people use today: paired medians, after the results were checked. "
-        "tsattn bench run and tsattn bench plan fill a table; each has a --help of its own."
+        "Three more have a --help of their own: tsattn bench run (fill a table of many runs), "
+        "tsattn bench plan (what run would do, and how long), tsattn bench uncertainty (coverage "
+        "of intervals)."
     )
     parser = ArgumentParser(prog="tsattn bench", description=about)
     commands = parser.add_subcommands()

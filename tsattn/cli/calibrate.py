@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from tsattn.cli.parser import CommandParser, naming_options
 from tsattn.training.calibrating import calibrate_run
 from tsattn.training.conformal import summary_of
 
@@ -21,17 +20,18 @@ def calibrate(words: Sequence[str]) -> int:
     Raises:
         TsattnError: no run, other data, or a calibration that nobody asked to replace.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn calibrate",
         description="Forecast the validation windows of a run, and keep in its best checkpoint "
         "what intervals (tsattn forecast --levels) need.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="run folder of tsattn fit")
     parser.add_argument("--root", type=Path | None, help="folder searched first for catalog files")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing calibration")
     given = parser.parse_args(list(words))
-    said = summary_of(calibrate_run(given.run, root=given.root, overwrite=given.overwrite))
+    with naming_options(["--root"]):
+        calibration = calibrate_run(given.run, root=given.root, overwrite=given.overwrite)
+    said = summary_of(calibration)
     highest = said["highest_level"]
     print(
         f"{given.run}: calibrated on {said['windows']} validation windows ({said['scores']}); "

@@ -1,6 +1,7 @@
 """``tsattn data list | fetch | verify | describe``: tables on the terminal, a status as result."""
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.cli.parser import naming_options, with_own_options
 from tsattn.data.catalog import CATALOG, DatasetInfo, require
 from tsattn.data.describe import ChannelStatistics, Description, describe_dataset
 from tsattn.data.fetch import fetch_file
@@ -48,7 +50,7 @@ def list_datasets(root: Path | None = None) -> int:
         place = find_file(info, root) or f"not here, run `tsattn data fetch {info.name}`"
         _say(console, f"{info.name}: {info.source}; {info.licence}; {place}")
     folders = ", ".join(f"{folder} ({kind})" for kind, folder in search_folders(root))
-    _say(console, f"looked in {folders}")
+    _say(console, with_own_options(f"looked in {folders}", ["--root"]))
     return OK
 
 
@@ -68,7 +70,7 @@ def fetch(names: list[str], root: Path | None = None) -> int:
         try:
             path, is_new = fetch_file(info, root, show_progress=console.is_terminal)
         except DataError as error:
-            _say(console, str(error))
+            _say(console, with_own_options(str(error), ["--root"]))
             status = FAILED
             continue
         _say(console, f"{info.name}: {'fetched to' if is_new else 'already at'} {path}")
@@ -96,7 +98,7 @@ def verify(names: list[str] | None = None, root: Path | None = None) -> int:
         try:
             problems = verify_file(info, path or require_file(info, root))
         except DataError as error:
-            problems = [str(error)]
+            problems = [with_own_options(str(error), ["--root"])]
         _say(console, f"{info.name}: {'differs' if problems else 'right'} {path or ''}".rstrip())
         for problem in problems:
             _say(console, f"  {problem}")
@@ -151,15 +153,17 @@ def describe(
         gaps,
         time_zone,
     )
-    description = describe_dataset(dataset, root=root, reading=reading)
+    options = [f"--{name}" for name in signature(describe).parameters]
+    with naming_options(options):
+        description = describe_dataset(dataset, root=root, reading=reading)
     console = _console()
-    _print_facts(console, description)
+    _print_facts(console, description, options)
     console.print(_statistics_table(description.channels))
     for note in description.notes:
-        _say(console, f"note: {note}")
+        _say(console, with_own_options(f"note: {note}", options))
     if description.problem is None:
         return OK
-    _say(console, f"cannot be used: {description.problem}")
+    _say(console, with_own_options(f"cannot be used: {description.problem}", options))
     return FAILED
 
 
@@ -190,11 +194,11 @@ def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _print_facts(console: Console, description: Description) -> None:
+def _print_facts(console: Console, description: Description, options: Sequence[str]) -> None:
     width = max(len(label) for label, _ in description.facts)
     _say(console, description.name)
     for label, text in description.facts:
-        _say(console, f"  {label:<{width}}  {text}")
+        _say(console, with_own_options(f"  {label:<{width}}  {text}", options))
 
 
 def _statistics_table(channels: tuple[ChannelStatistics, ...]) -> Table:

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from tsattn.cli.parser import CommandParser
 from tsattn.forecast.export import export as export_run
 
 
@@ -24,7 +23,7 @@ def export(words: Sequence[str]) -> int:
         "Write a trained network as a folder of safetensors and JSON with a model card; tsattn "
         "forecast and tsattn backtest take it for --ckpt."
     )
-    parser = ArgumentParser(prog="tsattn export", description=about, allow_abbrev=False)
+    parser = CommandParser(prog="tsattn export", description=about)
     add = parser.add_argument
     add("run", type=Path, help="run folder, or a checkpoint's file")
     add("--out", type=Path, required=True, help="folder to write")

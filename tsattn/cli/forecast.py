@@ -1,21 +1,27 @@
 """``tsattn forecast | backtest``: new data in, a CSV file and a picture out."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.cli.parser import CommandParser, naming_options, options_of, with_own_options
+from tsattn.data.amounts import counted
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
-from tsattn.errors import ConfigError, DataError, ExistsError
+from tsattn.errors import CheckpointError, ConfigError, DataError, ExistsError
 from tsattn.forecast import Forecaster
 from tsattn.forecast.outlook import Outlook
 
 if TYPE_CHECKING:
     from tsattn.forecast.backtest import Backtest
+
+_ENDINGS = {"--out": (".csv",), "--plot": (".png", ".svg", ".pdf")}
+"""What each output can be."""
 
 _ABOUT = {
     "forecast": "Forecast the horizon after the last row of new data, in their own units.",
@@ -40,9 +46,10 @@ def forecast(words: Sequence[str]) -> int:
         "--future", type=Path | None, help="CSV file with the covariates that are known ahead"
     )
     given = parser.parse_args(list(words))
+    _require_inputs(given)
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
-    try:
+    with naming_options(options := options_of(parser)):
         outlook = forecaster.outlook(
             given.data,
             given.levels,
@@ -52,13 +59,11 @@ def forecast(words: Sequence[str]) -> int:
             sort=given.sort,
             reading=_reading(given),
         )
-    except (ConfigError, DataError) as error:
-        raise _with_own_options(error) from None
     _write(given, outlook.frame(), outlook)
-    _show_notes(outlook.history.notes)
+    _show_notes(outlook.history.notes, options)
     names, times = outlook.history.names, outlook.times[0]
     print(
-        f"{len(times)} rows ahead of {len(names)} {forecaster.trained.kind}(s), {times[0]} to "
+        f"{len(times)} rows ahead of {counted(len(names), forecaster.trained.kind)}, {times[0]} to "
         f"{times[-1]}: {given.out}" + (f", {given.plot}" if given.plot else "")
     )
     return 0
@@ -83,9 +88,10 @@ def backtest(words: Sequence[str]) -> int:
         "--refit", action="store_true", help="train again before each window, on the rows before it"
     )
     given = parser.parse_args(list(words))
+    _require_inputs(given)
     _require_free(given)
     forecaster = Forecaster.load(given.ckpt)
-    try:
+    with naming_options(options := options_of(parser)):
         scored = forecaster.backtest(
             given.data,
             given.windows,
@@ -97,10 +103,8 @@ def backtest(words: Sequence[str]) -> int:
             sort=given.sort,
             reading=_reading(given),
         )
-    except (ConfigError, DataError) as error:
-        raise _with_own_options(error) from None
     _write(given, scored.scores() if given.out else None, scored)
-    _show_notes(scored.notes)
+    _show_notes(scored.notes, options)
     _show_scores(scored.scores("channel"), scored.scores("total"))
     for file in (given.out, given.plot):
         if file:
@@ -108,15 +112,13 @@ def backtest(words: Sequence[str]) -> int:
     return 0
 
 
-def _parser(command: str) -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=f"tsattn {command}", description=_ABOUT[command], allow_abbrev=False
-    )
+def _parser(command: str) -> CommandParser:
+    parser = CommandParser(prog=f"tsattn {command}", description=_ABOUT[command])
     add = parser.add_argument
     add("--ckpt", type=Path, required=True, help="run folder, export, or a checkpoint's file")
     add("--data", type=Path, required=True, help="CSV file, wide or long (unique_id, ds, y)")
-    add("--out", type=Path | None, required=command == "forecast", help="CSV file to write")
-    add("--plot", type=Path | None, help="PNG file to write")
+    add("--out", type=Path | None, required=command == "forecast", help="file to write, .csv")
+    add("--plot", type=Path | None, help=f"picture to write, {' or '.join(_ENDINGS['--plot'])}")
     add("--levels", type=float, nargs="+", help="coverage of intervals in percent, as 80 95")
     methods = "conformal, quantile" + (", adaptive" if command == "backtest" else "")
     add("--method", type=str | None, help=f"how intervals are made: {methods}")
@@ -153,26 +155,50 @@ def _reading(given: Namespace) -> Reading:
     )
 
 
+def _require_inputs(given: Namespace) -> None:
+    """Refuse to go on without a checkpoint or data, before anything else is looked at.
+
+    Raises:
+        CheckpointError: there is nothing at ``--ckpt``.
+        DataError: there is no file at ``--data`` or ``--future``.
+    """
+    if not given.ckpt.expanduser().exists():
+        raise CheckpointError(
+            f"no checkpoint at {given.ckpt}; --ckpt takes a run folder, an export, or a "
+            "checkpoint's file"
+        )
+    for option in ("data", "future"):
+        path = given.get(option)
+        if path and not path.expanduser().is_file():
+            what = "is a folder" if path.expanduser().is_dir() else "does not exist"
+            raise DataError(f"{path} {what}; --{option} takes the path of a CSV file")
+
+
 def _require_free(given: Namespace) -> None:
-    """Refuse to replace a file, before anything is computed.
+    """Refuse to replace a file, or to write one of another kind, before anything is computed.
 
     Raises:
         ExistsError: an output exists and ``--overwrite`` was not given.
-        ConfigError: an output is a folder, the data, in the checkpoint's folder, or named twice.
+        ConfigError: an output is a folder, the data, in the checkpoint's folder, or named twice, or
+            its ending is none of those that can be written.
     """
-    outputs = [path for path in (given.out, given.plot) if path]
-    for path in outputs:
+    named = {"--out": given.out, "--plot": given.plot}
+    outputs = {option: path for option, path in named.items() if path}
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise ConfigError(f"--out and --plot are both {given.out}; give two names")
+    for option, path in outputs.items():
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; name a file")
-        if path.exists() and not given.overwrite:
-            raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
         inputs = [one for one in (given.data, given.get("future")) if one]
         if path.resolve() in [one.expanduser().resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
         if path.expanduser().resolve().is_relative_to(given.ckpt.expanduser().resolve()):
             raise ConfigError(f"{path} belongs to --ckpt {given.ckpt}; write somewhere else")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise ConfigError(f"--out and --plot are both {given.out}; give two names")
+        if path.suffix.lower() not in _ENDINGS[option]:
+            ends = " or ".join(_ENDINGS[option])
+            raise ConfigError(f"{option} {path}: expected a name that ends in {ends}")
+        if path.exists() and not given.overwrite:
+            raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
     if given.plot:
         from tsattn.forecast.pictures import require_pictures
 
@@ -198,26 +224,22 @@ def _write(given: Namespace, frame: pd.DataFrame | None, made: "Outlook | Backte
 def _draw(path: Path, made: "Outlook | Backtest") -> None:
     from tsattn.forecast.pictures import draw_errors, draw_outlook
 
+    file_format = path.suffix.removeprefix(".")
     if isinstance(made, Outlook):
-        draw_outlook(path, made)
+        draw_outlook(path, made, file_format)
     else:
-        draw_errors(path, made)
+        draw_errors(path, made, file_format)
 
 
 def _beside(path: Path) -> Path:
     """Return where a file is written until it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.unfinished")
+    return path.with_name(f".{path.stem}.unfinished{path.suffix.lower()}")
 
 
-def _with_own_options(error: ConfigError | DataError) -> ConfigError | DataError:
-    """Name the options as these commands call them; those of ``fit`` have a prefix."""
-    return type(error)(str(error).replace("--data.", "--"))
-
-
-def _show_notes(notes: Sequence[str]) -> None:
+def _show_notes(notes: Sequence[str], options: Sequence[str]) -> None:
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {with_own_options(note, options)}")
 
 
 def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
@@ -230,7 +252,7 @@ def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
     shown = channels[channels["channel"].isin(list(channels["channel"].unique())[-20:])]
     for frame, style in ((shown, None), (total.assign(channel="all"), "bold")):
         for row in frame.to_dict("records"):
-            numbers = (f"{row[name]:.4g}" for name in scores)
+            numbers = (_number(row[name]) for name in scores)
             table.add_row(str(row["channel"]), str(row["unit"]), *numbers, style=style)
     console = Console() if Console().is_terminal else Console(width=120)
     console.print(table)
@@ -248,8 +270,13 @@ def _band_table(channels: pd.DataFrame, total: pd.DataFrame, bands: Sequence[str
     for frame, style in ((channels, None), (total.assign(channel="all"), "bold")):
         for row in frame[frame["unit"] == "standardised"].to_dict("records"):
             cells = (
-                f"{100 * row[name]:.1f}" if name.startswith("coverage") else f"{row[name]:.4g}"
+                f"{100 * row[name]:.1f}" if name.startswith("coverage") else _number(row[name])
                 for name in bands
             )
             table.add_row(str(row["channel"]), *cells, style=style)
     return table
+
+
+def _number(value: float) -> str:
+    """Write a score; one that there is none of is left empty."""
+    return "" if math.isnan(value) else f"{value:.4g}"

@@ -1,5 +1,6 @@
 """Dispatch: which words lead where, and how an error reaches a person."""
 
+import inspect
 import logging
 import os
 import sys
@@ -7,12 +8,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
-from jsonargparse import ArgumentParser
-
 from tsattn import __version__
+from tsattn.cli.parser import CommandParser, unknown_word
 from tsattn.errors import TsattnError
 
 _TRAINING = ("fit", "validate", "test")
+_BENCHES = (
+    *("kernels", "auto", "train", "moe", "memory", "forecast"),
+    *("run", "plan", "uncertainty"),
+)
 _USAGE = f"""\
 tsattn {__version__}: long-horizon forecasting with active attention
 
@@ -27,8 +31,9 @@ tsattn {__version__}: long-horizon forecasting with active attention
   tsattn data      list | fetch | verify | describe datasets
   tsattn tune      search for settings, above all the value activation, by validation loss
   tsattn moe       report: a page on what a run's mixtures of experts did
-  tsattn bench     kernels | auto | train | forecast: speed beside what people use today;
-                   run | plan: fill a table of many runs; uncertainty: coverage of intervals
+  tsattn bench     kernels | auto | train | moe | memory | forecast: speed and memory beside
+                   what people use today; run | plan: fill a table of many runs;
+                   uncertainty: coverage of intervals
   tsattn leaderboard   render Table 2 from results/; verify scores kept checkpoints anew
   tsattn compare   paired test of runs on the same windows
   tsattn doctor    what this machine can run, and what is missing
@@ -87,6 +92,11 @@ def _train(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
+    if not words or (words[0] not in _BENCHES and not words[0].startswith("-")):
+        known = f"expected one of {', '.join(_BENCHES)}"
+        print(f"error: {unknown_word(words[0], _BENCHES) if words else known}", file=sys.stderr)
+        print("all options: tsattn bench --help", file=sys.stderr)
+        return 2
     if words[:1] in (["run"], ["plan"]):
         from tsattn.bench.grid.command import grid_command
 
@@ -126,7 +136,7 @@ def _compare(words: list[str]) -> int:
 def _doctor(words: list[str]) -> int:
     from tsattn.cli.doctor import doctor
 
-    parser = ArgumentParser(prog="tsattn doctor", description=doctor.__doc__)
+    parser = CommandParser(prog="tsattn doctor", description=_purpose(doctor))
     parser.add_argument(
         "--build", action="store_true", help="build the CPU kernels now, even if that failed"
     )
@@ -177,15 +187,15 @@ def _data(words: list[str]) -> int:
         "describe": data.describe,
     }
     about = "Datasets of the catalog, and your own files."
-    parser = ArgumentParser(prog="tsattn data", description=about)
+    parser = CommandParser(prog="tsattn data", description=about)
     commands = parser.add_subcommands()
     for name, function in functions.items():
-        command = ArgumentParser()
+        command = CommandParser()
         if name in ("fetch", "verify"):
             several = "+" if name == "fetch" else "*"
             command.add_argument("names", nargs=several, help="datasets of the catalog, or all")
         command.add_function_arguments(function, skip={"names"}, as_positional=True)
-        commands.add_subcommand(name, command, help=(function.__doc__ or "").splitlines()[0])
+        commands.add_subcommand(name, command, help=_purpose(function))
     given = parser.parse_args(words)
     return functions[given.subcommand](**given[given.subcommand].as_dict())
 
@@ -194,13 +204,18 @@ def _moe(words: list[str]) -> int:
     _quieten_libraries()
     from tsattn.cli.moe import report
 
-    parser = ArgumentParser(prog="tsattn moe", description="What mixtures of experts did.")
+    parser = CommandParser(prog="tsattn moe", description="What mixtures of experts did.")
     commands = parser.add_subcommands()
-    command = ArgumentParser()
+    command = CommandParser()
     command.add_function_arguments(report, skip={"overwrite"}, as_positional=True)
     command.add_argument("--overwrite", action="store_true", help="replace an existing page")
-    commands.add_subcommand("report", command, help=(report.__doc__ or "").splitlines()[0])
+    commands.add_subcommand("report", command, help=_purpose(report))
     return report(**parser.parse_args(words).report.as_dict())
+
+
+def _purpose(function: Callable[..., int]) -> str:
+    """Return the first paragraph of what a function says about itself."""
+    return (inspect.getdoc(function) or "").partition("\n\n")[0]
 
 
 def _quieten_libraries() -> None:

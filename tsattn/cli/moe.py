@@ -22,7 +22,7 @@ def report(run: Path, out: Path | None = None, overwrite: bool = False) -> int:
         Exit status 0.
 
     Raises:
-        ConfigError: The folder is none of a finished run with mixtures.
+        ConfigError: The folder is none of a finished run with mixtures, or the page is no .html.
         ExistsError: The page exists.
         MissingExtraError: Matplotlib is not installed.
     """
@@ -30,6 +30,8 @@ def report(run: Path, out: Path | None = None, overwrite: bool = False) -> int:
     page = folder.routing_page if out is None else out
     if page.is_dir():
         raise ConfigError(f"--out {page} is a folder; give the name of a file, such as page.html")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {page}: the page is HTML; give a name that ends in .html")
     refuse_existing(page, overwrite=overwrite)
     text = routing_page(folder)
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from tsattn.cli.parser import CommandParser
+from tsattn.data.amounts import counted
 from tsattn.training.refit import refit as refit_run
 
 
@@ -20,12 +20,11 @@ def refit(words: Sequence[str]) -> int:
     Raises:
         TsattnError: no finished run, or a folder that holds something already.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn refit",
         description="Train a run once more on its training, validation and test rows together, for "
         "as many epochs as were best, with the same recipe and seed; its scores and intervals stay "
         "those of the validated run.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("run", type=Path, help="folder of the validated run")
@@ -44,6 +43,6 @@ def refit(words: Sequence[str]) -> int:
     )
     print(
         f"{result['dataset']['name']}: trained on {result['dataset']['trained_rows']:,} rows for "
-        f"{result['epochs']} epoch(s), validated by {given.run}: {run_dir}"
+        f"{counted(result['epochs'], 'epoch')}, validated by {given.run}: {run_dir}"
     )
     return 0

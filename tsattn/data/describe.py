@@ -9,7 +9,7 @@ import pandas as pd
 
 from tsattn.data import catalog
 from tsattn.data.load import load_panel, require_file
-from tsattn.data.numerals import lenient_values
+from tsattn.data.numerals import lenient_values, text_counts
 from tsattn.data.panel import Panel
 from tsattn.data.reading import Reading
 from tsattn.data.steps import find_irregularities, gap_texts, step_text
@@ -29,7 +29,7 @@ class ChannelStatistics:
     Attributes:
         name: Header of the channel.
         count: Finite values.
-        missing: Cells that are empty, text, NaN or infinite.
+        missing: Cells that are empty, hold a word for nothing such as NaN, or are infinite.
         mean: Mean.
         sd: Population standard deviation.
         minimum: Smallest value.
@@ -37,6 +37,7 @@ class ChannelStatistics:
         zeros: How many values are 0.
         is_constant: Whether all values are the same.
         sentinels: Values that probably stand for "not measured", with their counts.
+        text: Cells that hold other text.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ChannelStatistics:
     zeros: int
     is_constant: bool
     sentinels: tuple[tuple[float, int], ...]
+    text: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def describe_dataset(
         if isinstance(dataset, pd.DataFrame):
             raise
         table, name = _table_anyway(dataset, root, reading, error)
-        return replace(_of_table(table, reading, name), problem=str(error))
+        return replace(_of_table(table, reading, name, str(error)), problem=str(error))
 
 
 def _table_anyway(
@@ -140,7 +142,7 @@ def _catalog_facts(info: catalog.DatasetInfo) -> list[tuple[str, str]]:
     return [("borders", borders), ("licence", info.licence), ("source", info.source)]
 
 
-def _of_table(table: Table, reading: Reading, name: str) -> Description:
+def _of_table(table: Table, reading: Reading, name: str, problem: str) -> Description:
     facts = [
         ("file", table.label),
         ("rows", f"{table.num_rows}"),
@@ -150,24 +152,41 @@ def _of_table(table: Table, reading: Reading, name: str) -> Description:
     try:
         time = find_time_column(table, reading.time_column)
         skipped.add(time)
-        label = f"column {table.columns[time]!r}"
+        label = f"{table.label}, column {table.columns[time]!r}"
         parsed = parse_times(table.text(time), day_first=reading.day_first, label=label)
         facts.append(("time column", table.columns[time]))
         facts.append(("unreadable timestamps", f"{len(parsed.unread)}"))
         facts += _span_facts(table, parsed.times)
     except DataError as error:
-        facts.append(("time", str(error)))
+        told = str(error)
+        facts.append(("time", "cannot be told, see below" if told == problem else told))
     if "unique_id" in table.lowered:
         skipped.add(table.lowered.index("unique_id"))
     channels = [column for column in range(len(table.columns)) if column not in skipped]
-    names = [table.columns[column] for column in channels]
-    values_RC = lenient_values(table, channels, reading.decimal)
-    return Description(
-        name=name,
-        facts=tuple(facts),
-        channels=_statistics(names, values_RC, ()),
-        notes=table.notes,
-    )
+    statistics, more = _table_channels(table, channels, reading)
+    return Description(name=name, facts=(*facts, *more), channels=statistics, notes=table.notes)
+
+
+def _table_channels(
+    table: Table, columns: Sequence[int], reading: Reading
+) -> tuple[tuple[ChannelStatistics, ...], list[tuple[str, str]]]:
+    """Return the statistics of columns that hold a number, and facts on text."""
+    values_RC = lenient_values(table, columns, reading.decimal)
+    names = [table.columns[column] for column in columns]
+    texts = text_counts(table, columns, values_RC)
+    channels = [
+        replace(one, text=text, missing=one.missing - text)
+        for one, text in zip(_statistics(names, values_RC, ()), texts, strict=True)
+    ]
+    without = [repr(one.name) for one in channels if not one.count]
+    told = [f"{one.text} in {one.name!r}" for one in channels if one.count and one.text]
+    facts = [("columns without a number", _few(without)), ("cells of text", _few(told))]
+    return tuple(one for one in channels if one.count), [fact for fact in facts if fact[1]]
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return ", ".join(texts[:5]) + more
 
 
 def _span_facts(table: Table, times: pd.DatetimeIndex) -> list[tuple[str, str]]:
@@ -176,8 +195,7 @@ def _span_facts(table: Table, times: pd.DatetimeIndex) -> list[tuple[str, str]]:
         return []
     span = ("span", f"{times.min()} to {times.max()}")
     if "unique_id" not in table.lowered:
-        usual = find_irregularities(times[known]).usual
-        return [span, ("step", f"{usual} mostly"), *_time_facts(times[known])]
+        return [span, ("step", _usual_step(times[known])), *_time_facts(times[known])]
     names = table.text(table.lowered.index("unique_id"))
     rows = pd.DataFrame({"name": names.to_numpy(), "time": times})[known]
     return [
@@ -185,6 +203,14 @@ def _span_facts(table: Table, times: pd.DatetimeIndex) -> list[tuple[str, str]]:
         ("series", f"{rows['name'].nunique()}"),
         ("duplicates", f"{int(rows.duplicated().sum())}"),
     ]
+
+
+def _usual_step(times: pd.DatetimeIndex) -> str:
+    """Return the step of most rows, and whether there are others."""
+    found = find_irregularities(times)
+    if len(times) > 1 and len(found.backward) == len(times) - 1:
+        return f"{_usual_step(times[::-1])}, backwards"
+    return f"{found.usual} mostly" if found and found.usual != "unknown" else found.usual
 
 
 def _time_facts(times: pd.DatetimeIndex) -> list[tuple[str, str]]:

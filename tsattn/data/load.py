@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data import catalog
+from tsattn.data.amounts import counted
 from tsattn.data.catalog import CATALOG, DatasetInfo
 from tsattn.data.frames import from_polars, is_polars
 from tsattn.data.own import read_own_frame, read_own_table
@@ -252,12 +253,12 @@ def irregularity_notes(times: pd.DatetimeIndex) -> list[str]:
     notes: list[str] = []
     if found.duplicated:
         shown = ", ".join(f"{times[row]} (line {row + 2})" for row in found.duplicated[:5])
-        notes.append(f"{len(found.duplicated)} duplicate timestamp(s), kept: {shown}")
+        notes.append(f"{counted(len(found.duplicated), 'duplicate timestamp')}, kept: {shown}")
     if found.backward:
-        notes.append(f"{len(found.backward)} timestamp(s) run backwards, kept")
+        notes.append(f"timestamps that run backwards, kept: {len(found.backward)}")
     if found.uneven:
         gaps = gap_texts(times, found.uneven)
-        notes.append(f"{len(found.uneven)} uneven step(s), rows kept as they are: {gaps}")
+        notes.append(f"{counted(len(found.uneven), 'uneven step')}, rows kept as they are: {gaps}")
     return notes
 
 

@@ -24,6 +24,7 @@ _POINT_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]*)?")
 NOTHING = frozenset(
     {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "missing", "-", "?"}
 )
+_INFINITE = re.compile(r"[+-]?inf(?:inity)?")
 _NUMBERS = frozenset({"floating", "integer", "mixed-integer-float"})
 _SHOWN = 6
 
@@ -121,6 +122,22 @@ def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) ->
     except DataError:
         sign = "."
     return _read_values(table, columns, sign)
+
+
+def text_counts(table: Table, columns: Sequence[int], values_RC: np.ndarray) -> list[int]:
+    """Return per column how many cells are text: neither a number nor a word of `NOTHING`.
+
+    Args:
+        table: The file or frame.
+        columns: Positions of the channels.
+        values_RC: What `lenient_values` has read.
+    """
+    counts: list[int] = []
+    for place, column in enumerate(columns):
+        unread = np.isnan(values_RC[:, place])
+        cells = table.text(column)[unread].str.casefold() if unread.any() else pd.Series(dtype=str)
+        counts.append(sum(not (_INFINITE.fullmatch(cell) or cell in NOTHING) for cell in cells))
+    return counts
 
 
 def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import plural
 from tsattn.data.frames import LONG_COLUMNS, plain_frame
 from tsattn.data.mending import Mended, mend
 from tsattn.data.numerals import covariate_values, with_flags
@@ -30,11 +31,16 @@ def read_own_frame(frame: pd.DataFrame, reading: Reading) -> Panel:
         DataError: The frame cannot be used; with rows, columns and what to do.
     """
     table = frame_table(frame)
+    return read_own_table(
+        table, reading, name="frame", path=Path("<frame>"), sha256=frame_sha256(table)
+    )
+
+
+def frame_sha256(table: Table) -> str:
+    """Return a hash of the names and cells of a frame."""
     digest = hashlib.sha256("\n".join(table.columns).encode())
     digest.update(pd.util.hash_pandas_object(table.frame, index=False).to_numpy().tobytes())
-    return read_own_table(
-        table, reading, name="frame", path=Path("<frame>"), sha256=digest.hexdigest()
-    )
+    return digest.hexdigest()
 
 
 def frame_table(frame: pd.DataFrame) -> Table:
@@ -191,5 +197,5 @@ def _constant_notes(series: Sequence[Series], channels: Sequence[str]) -> tuple[
     if not constant:
         return ()
     more = f" and {len(constant) - _SHOWN} more" if len(constant) > _SHOWN else ""
-    kind = "series" if len(series) > 1 else "channel(s)"
+    kind = plural(len(constant), "series" if len(series) > 1 else "channel")
     return (f"constant {kind}, standardised with scale 1: {', '.join(constant[:_SHOWN])}{more}",)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data.panel import Step
+from tsattn.data.stacked import stacked_error
 from tsattn.data.steps import Irregularities, find_irregularities, follows, infer_step
 from tsattn.data.table import Table
 from tsattn.data.zones import clock_hint, clocks
@@ -50,6 +51,9 @@ def irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: s
     """
     found = min(map(find_irregularities, clocks(times)), key=_count)
     label = f"{table.label}{series}"
+    long = stacked_error(table, times, label) if not series else None
+    if long is not None:
+        return long
     if len(found.backward) == len(times) - 1:
         return DataError(
             f"{label}: the timestamps run backwards, from {table.stamp(times[0])} to "

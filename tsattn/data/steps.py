@@ -11,6 +11,8 @@ from pandas.tseries.frequencies import to_offset
 
 from tsattn.data.panel import Step
 
+_BUSINESS_DAY = "a business day"
+
 
 def infer_step(times: pd.DatetimeIndex) -> Step | None:
     """Return the step of increasing, regular timestamps, or None where they are not regular.
@@ -124,7 +126,7 @@ def _best_step(times: pd.DatetimeIndex, distances: np.ndarray) -> tuple[str, np.
         candidates.append((_months_text(int(month)), months != month))
     if (times.day_of_week < 5).all() and (times == times.normalize()).all():
         days = times.to_numpy().astype("datetime64[D]")
-        candidates.append(("a business day", days[1:] != np.busday_offset(days[:-1], 1)))
+        candidates.append((_BUSINESS_DAY, days[1:] != np.busday_offset(days[:-1], 1)))
     return min(candidates, key=lambda candidate: int(candidate[1].sum()))
 
 
@@ -143,6 +145,8 @@ def step_text(step: Step | None) -> str:
         return "unknown"
     if not isinstance(step, pd.Timedelta):
         months = _months(step)
+        if step.freqstr == "B":
+            return _BUSINESS_DAY
         return _months_text(months) if months else str(step.freqstr)
     return seconds_text(step.total_seconds())
 

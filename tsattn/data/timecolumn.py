@@ -10,7 +10,13 @@ import pandas as pd
 from tsattn.data.integers import from_integers, holds_integers
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
-from tsattn.data.timestamps import OFFSETS_DIFFER, ParsedTimes, looks_like_time, parse_times
+from tsattn.data.timestamps import (
+    OFFSETS_DIFFER,
+    ParsedTimes,
+    holds_months,
+    looks_like_time,
+    parse_times,
+)
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import in_zone
 from tsattn.errors import DataError
@@ -45,7 +51,9 @@ def find_time_column(table: Table, given: str | None) -> int:
     found = [column for column in range(len(table.columns)) if _holds_time(table, column)]
     if not found:
         named = [place for place, name in enumerate(table.lowered) if name and name in TIME_NAMES]
-        found = named[:1]
+        found = named[:1] or [
+            column for column in range(len(table.columns)) if _holds_months(table, column)
+        ]
     if not found:
         first = ", ".join(
             f"{name!r} {table.text(column, 1).iloc[0]!r}"
@@ -63,7 +71,8 @@ def find_time_column(table: Table, given: str | None) -> int:
             f"with --data.time_column {names[0]} and remove the others"
         )
     header = table.columns[found[0]]
-    if header and looks_like_time(pd.Series([header]), digits_count=False):
+    first_line = pd.Series([header])
+    if header and (looks_like_time(first_line, digits_count=False) or holds_months(first_line)):
         raise DataError(
             f"{table.label}: no header: the first line begins with {header!r}, which is data; put "
             "a line of column names first"
@@ -84,6 +93,12 @@ def _holds_time(table: Table, column: int) -> bool:
     if pd.api.types.is_numeric_dtype(cells) and not known:
         return False
     return looks_like_time(table.text(column, _SAMPLE), digits_count=known)
+
+
+def _holds_months(table: Table, column: int) -> bool:
+    if pd.api.types.is_numeric_dtype(table.cells(column)):
+        return False
+    return holds_months(table.text(column, _SAMPLE)) and holds_months(table.text(column))
 
 
 def _parsed_times(

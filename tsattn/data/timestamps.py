@@ -33,6 +33,8 @@ _COMPACT = {
     re.compile(r"[0-9]{4}/[0-9]{2}"): "%Y/%m",
     re.compile(r"[0-9]{4}"): "%Y",
 }
+# years as `tsattn.data.integers` takes them; a code such as 2000-99 is no month
+_MONTH = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}[-/](?:0[1-9]|1[0-2])")
 OFFSETS_DIFFER = "UTC offsets differ: times are taken in UTC"
 """The note where cells name several offsets, as those of a place do where its clock is set."""
 
@@ -70,6 +72,17 @@ def looks_like_time(cells: pd.Series, *, digits_count: bool) -> bool:
     patterns = [_NUMERIC, _QUARTER, _NAMED_MONTH, *(_COMPACT if digits_count else ())]
     hits = [any(pattern.fullmatch(cell) for pattern in patterns) for cell in map(str, cells)]
     return bool(hits) and 2 * sum(hits) >= len(hits)
+
+
+def holds_months(cells: pd.Series) -> bool:
+    """Return whether all of some cells are months such as ``2000-01``, written alike.
+
+    Args:
+        cells: Text.
+    """
+    if not len(cells) or not cells.str.fullmatch(_MONTH).all():
+        return False
+    return cells.str.get(4).nunique() == 1
 
 
 def parse_times(

@@ -103,7 +103,8 @@ class Backtest:
             One row per unit and group: ``unit``, a column for each name of ``by`` (for ``window``
             also its ``cutoff``, the latest where series end at different times), the five scores,
             and two of every level, over the observed truth; NaN where a score is not defined. A
-            mean over channels in original units mixes units where the channels do.
+            mean over channels in original units mixes units where the channels do. A MASE over
+            channels is that of the channels that have one.
 
         Raises:
             ConfigError: an unknown name.
@@ -121,6 +122,9 @@ class Backtest:
         naive_WHK = self.naive_WK[unit].unsqueeze(1).expand_as(forecast_WHK)
         entries = (forecast_WHK, self.truth_WHK[unit], naive_WHK)
         scores = point_scores(*(self._grouped(one, kept) for one in entries))
+        if "channel" not in kept and not self.has_mase.all():
+            entries = (forecast_WHK, self._truth_of_mase(unit, kept), naive_WHK)
+            scores["mase"] = point_scores(*(self._grouped(one, kept) for one in entries))["mase"]
         sizes = [forecast_WHK.shape[_ORDER[axis]] for axis in kept]
         places = [place.reshape(-1) for place in np.indices(sizes)] if kept else []
         columns: dict[str, object] = {"unit": np.repeat(unit, int(np.prod(sizes)))}
@@ -133,6 +137,18 @@ class Backtest:
                 columns["cutoff"] = pd.Index(self.cutoffs_WK.max(axis=1)[place])
         named = {name: scores[name].numpy() for name in SCORES}
         return pd.DataFrame(columns | named | self.band_scores(unit, kept))
+
+    @property
+    def has_mase(self) -> Tensor:
+        """Where names have a MASE, windows x names, or nothing was observed that it would score."""
+        unseen_WK = self.truth_WHK["original"].isnan().all(dim=1)
+        return (self.naive_WK["original"] > 0) | unseen_WK
+
+    def _truth_of_mase(self, unit: str, kept: list[str]) -> Tensor:
+        """Return the truth of the channels that have a MASE in a whole group, else NaN."""
+        has_WK, truth_WHK = self.has_mase, self.truth_WHK[unit]
+        has_WK = has_WK if "window" in kept else has_WK.all(dim=0, keepdim=True)
+        return torch.where(has_WK.unsqueeze(1), truth_WHK, torch.nan)
 
     def band_scores(self, unit: str, kept: list[str]) -> dict[str, np.ndarray]:
         """Return the columns ``coverage-80`` and ``width-80`` of every level, a row for each group.
@@ -223,7 +239,7 @@ def scored(
     naive = naive_error(context, trained.season)
     cutoff_rows_KW = history.rows_KN[:, (starts_W + trained.context - 1).numpy()]
     moments = history.plain(history.times)
-    standardised = ((truth - mean_K) / scale_K).float().double()
+    standardised = (_centred(truth, mean_K, scale_K) / scale_K).float().double()
     made = Backtest(
         names=history.names,
         cutoffs_WK=moments[cutoff_rows_KW.T],
@@ -243,7 +259,43 @@ def scored(
         step=int(starts_W[1]) if len(starts_W) > 1 else 1,
     )
     _require_scores(made, history)
+    made = replace(made, notes=(*made.notes, *_undefined_notes(made)))
     return made.with_bands(asked) if asked else made
+
+
+def _centred(truth_WHK: Tensor, mean_K: Tensor, scale_K: Tensor) -> Tensor:
+    """Return truth less mean, without the rounding of a mean of equal values.
+
+    What was constant in training has scale 1; as long as it stays what it was, it is 0 here.
+    """
+    apart_WHK = truth_WHK - mean_K
+    rounding_WHK = (scale_K == 1) & (apart_WHK.abs() <= 1e-12 * mean_K.abs())
+    return torch.where(rounding_WHK, 0.0, apart_WHK)
+
+
+def _undefined_notes(made: Backtest) -> tuple[str, ...]:
+    """Name what has no MASE and what a standardised sMAPE says nothing of, and what follows."""
+    notes: list[str] = []
+    has_K = made.has_mase.all(dim=0)
+    if not has_K.all():
+        total = "that of all is over the others" if has_K.any() else "there is none of all"
+        notes.append(
+            "constant, or hardly observed, in the context of a window: "
+            f"{_listed(made.names, ~has_K)}; without a MASE, {total}"
+        )
+    truth_WHK = made.truth_WHK["standardised"]
+    still_K = ((truth_WHK == 0) | truth_WHK.isnan()).flatten(0, 1).all(dim=0)
+    if still_K.any():
+        notes.append(
+            f"constant since the training: {_listed(made.names, still_K)}; a standardised sMAPE of "
+            "2 unless the forecast is exact, and that of all includes it"
+        )
+    return tuple(notes)
+
+
+def _listed(names: tuple[str, ...], chosen_K: Tensor) -> str:
+    chosen = [repr(names[place]) for place in chosen_K.nonzero().flatten()]
+    return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")
 
 
 def _require_scores(made: Backtest, history: History) -> None:

@@ -1,6 +1,7 @@
 """Forecasts of new data by a trained network, without its training data and without a Trainer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,7 @@ from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Bands, Intervals, checked_levels, in_original, intervals_of
 from tsattn.forecast.outlook import Outlook
 from tsattn.forecast.reading import read_history
+from tsattn.forecast.seen import seen_notes
 from tsattn.forecast.sources import Frame, Source, open_source
 from tsattn.forecast.trained import Trained, trained_of
 from tsattn.models import ForecastNetwork
@@ -216,7 +218,8 @@ class Forecaster:
         """Forecast the end of a frame again and again, as if it were not known, and score that.
 
         The last window's horizon ends with the frame; each window before begins ``step`` rows
-        earlier. The network stays as it was trained, so rows that it was trained on score too well.
+        earlier. The network stays as it was trained, so rows that it was trained on score too well:
+        where the frame is the one of the training, a note says how many windows have such rows.
 
         Args:
             frame: as in `predict`, with ``context + horizon + (windows - 1) * step`` rows or more.
@@ -260,7 +263,8 @@ class Forecaster:
         needed = (
             f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
         )
-        source, _ = self._ahead(open_source(frame, reading), None, sort, reading)
+        opened = open_source(frame, reading)
+        source, _ = self._ahead(opened, None, sort, reading)
         history = self._history(source, rows, needed, new_series, sort)
         together = self._together(history, new_series=new_series)
         asked = Asked(chosen, how, self.intervals) if how else None
@@ -269,7 +273,9 @@ class Forecaster:
 
             ahead = forecast_refitted(self, history, windows, step, together, sort=sort)
             return scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
-        return evaluate(network, history, self.trained, windows, step, together, asked)
+        made = evaluate(network, history, self.trained, windows, step, together, asked)
+        seen = seen_notes(frame, opened, history, self.trained, windows, step)
+        return replace(made, notes=(*made.notes, *seen))
 
     def _network(self, *, new_series: bool) -> ForecastNetwork:
         """Return the network, or for new series its twin of one channel."""

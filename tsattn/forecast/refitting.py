@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
 from tsattn.forecast.covariates import covariates_of
 from tsattn.forecast.engine import calendar_of, forecast_windows, scaler_of
@@ -74,7 +75,7 @@ def forecast_refitted(
     panel = rows.panel
     seconds = _epoch_seconds(forecaster.run)
     print(
-        f"refit: {windows} training(s) of {validated.epochs} epoch(s) on up to "
+        f"refit: {counted(windows, 'training')} of {counted(validated.epochs, 'epoch')} on up to "
         f"{panel.num_rows - panel.num_series * forecaster.horizon:,} rows"
         + (f", about {duration(windows * validated.epochs * seconds)}" if seconds else ""),
         flush=True,

@@ -40,6 +40,9 @@ class Trained:
         treatment: what was done with missing values and irregular timestamps.
         integers: whether time was counted in steps, without a calendar.
         clock: the clock that timestamps went by, where one is known.
+        sha256: that of the data, where it is known.
+        seen: per series (one for the wide layout) how many of its first rows the network was
+            trained on, and how many of them it was trained or validated on.
     """
 
     layout: Layout
@@ -55,6 +58,8 @@ class Trained:
     treatment: Treatment = STRICT
     integers: bool = False
     clock: str | None = None
+    sha256: str = ""
+    seen: tuple[tuple[int, int], ...] = ()
 
     @property
     def kind(self) -> str:
@@ -122,6 +127,8 @@ def _parse(data: Mapping[str, Any]) -> Trained:
         treatment=treatment_from(data.get("treatment")),
         integers=bool(data.get("integers", False)),
         clock=known_clock(data.get("clock")),
+        sha256=str(data.get("sha256") or ""),
+        seen=tuple((int(train[1]), int(val[1])) for train, val, *_ in data.get("borders") or ()),
     )
 
 

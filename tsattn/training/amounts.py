@@ -13,8 +13,3 @@ def duration(seconds: float) -> str:
 def memory(mib: float) -> str:
     """Write a memory in MiB below 1 GiB, else in GiB."""
     return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things: ``1 cell``, ``2 cells``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

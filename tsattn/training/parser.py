@@ -25,12 +25,46 @@ _PART = re.compile(
     re.S,
 )
 _KINDS = {"feedforward": (MoEFeedForward, FeedForward), "gate": Gate, "experts": Experts}
+_CLASS = re.compile(
+    r'Parser key "([\w.]+)":(?:(?!Parser key).)*Expected a dot import path string: (\S+)', re.S
+)
+_CLASSES = {"model.network": tuple(NETWORKS.values()), "model.schedule": SCHEDULES}
 _UNKNOWN = (
     r"Option '([\w.]+)' is not accepted",
     r"does not accept option '([\w.]+)'",
-    r"unrecognized arguments: --([\w.]+)",
     r"import path string: (\w+)",
 )
+_OPTION = re.compile(r"unrecognized arguments: --([\w.]+)")
+_WORD = re.compile(r"unrecognized arguments: ([^\s-]\S*)")
+_NO_SETTINGS = re.compile(r"Parser key \"data\":\s+Unable to load config '([^'\n]+)'")
+_RECIPES = (".yaml", ".yml", ".json")
+_TOP_KEYS = (
+    *("seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"),
+    *("calibrate", "estimate", "upcycle"),
+)
+_USUAL_NAMES = {
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "lr": "model.learning_rate",
+    "seed": "seed_everything",
+    "out": "run_dir",
+}
+"""Options that other programs have, and what they are called here."""
+
+_TYPED = re.compile(r'Parser key "([\w.]+)"( element \d+)?:\s+(.+)', re.S)
+_ONE_KIND = re.compile(r"Expected a ([^\n]+)\. Got value: ([^\n]*)")
+_KINDS_OF_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes\n.*?Errors:\n"
+    r"((?:\s+- Expected a [^\n]+\n)+)\s+Given value type: [^\n]+\n\s+Given value: ([^\n]*)",
+    re.S,
+)
+_IN_WORDS = {
+    "<class 'int'>": "an integer",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "a text",
+    "<class 'dict'>": "a mapping",
+}
 
 
 class RecipeParser(LightningArgumentParser):
@@ -45,15 +79,19 @@ class RecipeParser(LightningArgumentParser):
         text = str(message if message else ex)
         if "data.dataset" in text and "required" in text:
             text = f"no data: give --data.dataset a name ({', '.join(CATALOG)}) or a CSV file"
-        if found := _PART.search(text):
+        elif misplaced := _misplaced(text):
+            text = misplaced
+        elif found := _PART.search(text):
             kind, given = found.groups()
             known = [name for name, part in PARTS.items() if issubclass(part, _KINDS[kind])]
             text = (
                 f"unknown {kind} {given!r}; expected one of {', '.join(known)}, or an import path"
             )
             text += _nearest(given, known)
+        elif found := _CLASS.search(text):
+            text = _unknown_class(*found.groups())
         else:
-            text += suggestion(text)
+            text = in_words(text) or text + suggestion(text)
         print(f"error: {text}", file=sys.stderr)
         print("all options: tsattn fit --help", file=sys.stderr)
         raise SystemExit(2)
@@ -61,6 +99,8 @@ class RecipeParser(LightningArgumentParser):
 
 def suggestion(message: str) -> str:
     """Return ``did you mean ...?`` for the unknown word that a message names, or nothing."""
+    if option := _OPTION.search(message):
+        return _nearest_key(option.group(1))
     for pattern in _UNKNOWN:
         found = re.search(pattern, message)
         if found:
@@ -74,10 +114,85 @@ def _nearest(given: str, known: list[str]) -> str:
     return f"\ndid you mean {near[0]!r}?" if near else ""
 
 
+def _nearest_key(given: str) -> str:
+    """Suggest whole keys alone: what is typed after ``--`` starts with the group."""
+    keys = [word for word in known_words() if "." in word or word in _TOP_KEYS]
+    last = given.rpartition(".")[2]
+    same = [key for key in keys if key.rpartition(".")[2] == last]
+    usual = _USUAL_NAMES.get(given)
+    near = [usual] if usual else same or get_close_matches(given, keys, n=1, cutoff=0.75)
+    if not near:
+        ends = {key.rpartition(".")[2]: key for key in reversed(keys)}
+        near = [ends[end] for end in get_close_matches(last, list(ends), n=1, cutoff=0.75)]
+    return f"\ndid you mean {near[0]!r}?" if near else ""
+
+
+def _misplaced(message: str) -> str:
+    """Return where a file belongs that was given as ``--data`` or without an option, or nothing."""
+    found = _NO_SETTINGS.search(message) or _WORD.search(message)
+    if not found:
+        return ""
+    given = found.group(1)
+    if given.endswith(_RECIPES):
+        return "" if found.re is _NO_SETTINGS else f"give the recipe as --config {given}"
+    is_data = re.search(r"\.[a-zA-Z]+$", given) or given.lower() in map(str.lower, CATALOG)
+    if found.re is _WORD and not is_data:
+        return ""
+    return f"give the file as --data.dataset {given}"
+
+
+def _unknown_class(key: str, given: str) -> str:
+    known = [one.__name__ for one in _CLASSES.get(key, ())]
+    near = _nearest(given, known or known_words())
+    others = f"; expected one of {', '.join(known)}, or an import path" if known else ""
+    return f"{key}: unknown class {given!r}{near or others}"
+
+
+def in_words(message: str, prefix: str = "") -> str:
+    """Return in one line what a value should have been, or nothing where that is not the matter.
+
+    Args:
+        message: what jsonargparse says, with types of Python on up to seven lines.
+        prefix: ``--`` where a key can only have been typed as an option.
+    """
+    typed = _TYPED.fullmatch(message.strip())
+    if not typed:
+        return ""
+    key, element, about = typed.groups()
+    if found := _ONE_KIND.fullmatch(about.strip()):
+        kinds, given = [found.group(1)], found.group(2)
+    elif found := _KINDS_OF_UNION.fullmatch(about.strip()):
+        kinds, given = re.findall(r"- Expected a (.+)", found.group(1)), found.group(2)
+    else:
+        return ""
+    expected = [_kind(one, given) for one in kinds if one != "<class 'NoneType'>"]
+    if not all(expected):
+        return ""
+    choices = [choice for one in kinds for choice in _choices(one)]
+    near = get_close_matches(given, choices, n=1)
+    text = f"{prefix}{key}: expected {' or '.join(expected)}, got {given}"
+    if prefix and element and "," in given:
+        apart = " ".join(given.replace(",", " ").split())
+        text += f"; put blanks between several, as {prefix}{key} {apart}"
+    return text + (f"\ndid you mean {near[0]!r}?" if near else "")
+
+
+def _kind(kind: str, given: str) -> str:
+    """Return a type in words, or nothing where this module has none."""
+    if choices := _choices(kind):
+        return ("one of " if len(choices) > 1 else "") + ", ".join(map(repr, choices))
+    if kind == "<class 'list'>" or kind.startswith("list["):
+        return f"a list, for example '[{given}]'" if re.fullmatch(r"[\w.,-]+", given) else "a list"
+    return _IN_WORDS.get(kind, "")
+
+
+def _choices(kind: str) -> list[str]:
+    return re.findall(r"'([^']*)'", kind) if kind.startswith("typing.Literal[") else []
+
+
 def known_words() -> list[str]:
     """Every key a recipe may hold and every class it may name."""
-    keys = ["seed_everything", "run_dir", "overwrite", "save_predictions", "ckpt_path", "config"]
-    keys += ["calibrate", "estimate", "upcycle"]
+    keys = [*_TOP_KEYS]
     for prefix, owner in (
         ("trainer", Trainer),
         ("model", ForecastTask),

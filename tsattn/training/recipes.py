@@ -1,5 +1,6 @@
 """Which recipe files a command line names, and where they lie."""
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import pairwise
@@ -77,12 +78,21 @@ def _find(name: str) -> Path:
         if candidate.is_file():
             return candidate
     known = [file.relative_to(shipped).as_posix() for file in sorted(shipped.rglob("*.yaml"))]
-    near = get_close_matches(path.as_posix().removeprefix("configs/"), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = _near(path.with_suffix(".yaml").as_posix().removeprefix("configs/"), known)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    folders = Counter(recipe.partition("/")[0] for recipe in known)
+    listed = ", ".join(f"{folder}/ ({count})" for folder, count in folders.items())
     raise ConfigError(
         f"no recipe {name}: there is no such file here, and none of that name is shipped{hint} "
-        f"(shipped: {', '.join(known)})"
+        f"(recipes are shipped in {listed} of {shipped})"
     )
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Return the nearest recipe, or up to three that are called so in any folder."""
+    near = get_close_matches(name, known, n=1, cutoff=0.8)
+    file = name.rpartition("/")[2]
+    return near or [one for one in known if one.rpartition("/")[2] == file][:3]
 
 
 def _names_a_network(recipe: Path) -> bool:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.data.amounts import counted
 from tsattn.data.catalog import find_by_sha256
 from tsattn.errors import MissingExtraError
 from tsattn.training.callbacks import Predictions
@@ -53,7 +54,7 @@ def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -
     """Say what will be trained on what, and where it will lie."""
     console, prepared, panel = Console(), data.prepared, data.prepared.panel
     console.print(
-        f"[bold]{panel.name}[/]: {panel.num_rows:,} rows x {panel.num_channels} channels"
+        f"[bold]{panel.name}[/]: {panel.num_rows:,} rows x {counted(panel.num_channels, 'channel')}"
         + (f", {panel.num_series} series" if panel.num_series > 1 else "")
         + f", {panel.start} to {panel.end}; context {data.context}, horizon {data.horizon}; "
         f"windows {len(prepared.train):,} train, {len(prepared.val):,} validation, "

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from tsattn.data import load_panel
+from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.training.amounts import counted
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import write_atomically
 from tsattn.training.parsed import ParsedRecipe

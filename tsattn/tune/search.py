@@ -12,8 +12,9 @@ from optuna.exceptions import OptunaError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from tsattn.data.amounts import counted
 from tsattn.errors import TsattnError
-from tsattn.training.amounts import counted, duration
+from tsattn.training.amounts import duration
 from tsattn.tune.claims import (
     SEED,
     SIGN_SECONDS,

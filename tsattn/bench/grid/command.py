@@ -16,8 +16,8 @@ from tsattn.bench.grid.plan import show_cells, show_groups, summary
 from tsattn.bench.grid.progress import Progress
 from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
+from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
-from tsattn.training.amounts import counted
 from tsattn.training.hardware import usable_cores
 
 _INTERRUPTED = 130

@@ -11,7 +11,8 @@ from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.costs import Cost, Costs
 from tsattn.bench.grid.table import State
 from tsattn.bench.rows import Key
-from tsattn.training.amounts import counted, duration, memory
+from tsattn.data.amounts import counted
+from tsattn.training.amounts import duration, memory
 
 _TO_DO = (State.WAITING, State.RUNNING)
 

@@ -1,0 +1,30 @@
+"""What the parser of the commands says in the place of the parsers of libraries."""
+
+import pytest
+
+from tsattn.cli.parser import with_own_options
+from tsattn.training.parser import in_words
+
+
+def test_only_options_that_a_command_has_lose_their_prefix() -> None:
+    text = "set --data.gaps regularise, or move --data.borders"
+    assert with_own_options(text, ["--gaps"]) == "set --gaps regularise, or move --data.borders"
+    assert with_own_options(text, []) == text
+
+
+def test_sorting_is_offered_where_the_command_sorts() -> None:
+    text = "a.csv: rows run backwards; sort the rows, oldest first"
+    assert with_own_options(text, ["--sort"]) == f"{text}; --sort does that"
+    assert with_own_options(text, ["--gaps"]) == text
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the following arguments are required: out",
+        "Parser key \"x\":\n  Expected a <class 'Odd'>. Got value: 3",
+        'Parser key "x":\n  Something that was never seen',
+    ],
+)
+def test_message_of_an_unknown_form_is_left_to_the_caller(message: str) -> None:
+    assert in_words(message) == ""
