@@ -184,7 +184,7 @@ def test_unknown_class_is_answered_with_the_known_ones_alone(
         (["data", "list", "--roott", "x"], ["--roott", "'--root'?", "tsattn data list --help"]),
         (["data", "fetch"], ["missing: NAMES", "tsattn data fetch --help"]),
         (["data", "fetch", "etth11"], ["'etth11' (nearest: ETTh1"]),
-        (["moe", "reportx"], ["unknown word 'reprot'", "'report'?", "tsattn moe --help"]),
+        (["moe", "reportx"], ["unknown word 'reportx'", "'report'?", "tsattn moe --help"]),
         (["doctor", "--buidl"], ["--buidl", "'--build'?", "tsattn doctor --help"]),
         (["refit", "run", "--overwite"], ["--overwite", "'--overwrite'?", "tsattn refit --help"]),
         (["export", "run"], ["missing: --out", "tsattn export --help"]),

@@ -64,6 +64,10 @@ TAMPERED: dict[str, tuple[dict[str, Any], str]] = {
     "a step that is no text": ({"data.step": 7}, "record of the data is damaged"),
     "another layout": ({"data.layout": "tall"}, "'tall' is neither wide nor long"),
     "a scaler of text": ({"data.scaler_mean": "x"}, "record of the data is damaged"),
+    "borders without ends": (
+        {"data.borders": [[[], [0, 1], [1, 2]]]},
+        "record of the data is damaged",
+    ),
     "a scaler too short": ({"data.scaler_mean": torch.zeros(1, 3)}, "a scaler of another width"),
     "a scale of 0": ({"data.scaler_scale": torch.zeros(1, 7)}, "not finite and positive"),
     "a mean without data": (

@@ -97,7 +97,14 @@ def trained_of(record: Mapping[str, Any], network: ForecastNetwork, source: str)
         _require_agreement(trained, network, source)
     except CheckpointError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        RuntimeError,
+    ) as error:
         raise CheckpointError(f"{source}: its record of the data is damaged: {error}") from error
     return trained
 
