@@ -156,5 +156,6 @@ def test_forecaster_may_be_made_from_its_parts(wide: Forecaster) -> None:
     network = DLinear(3, 12, 4, kernel_size=3).train()
     network.load_state_dict(wide.network.state_dict())
     again = Forecaster(network, wide.trained)
+    assert repr(again).startswith("Forecaster(DLinear, 3 channels, 12 rows to 4, 1 ")
     assert not network.training
     pd.testing.assert_frame_equal(again.predict(wide_frame()), wide.predict(wide_frame()))

@@ -107,13 +107,17 @@ def test_run_can_be_prolonged(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_resuming_a_finished_run_inside_its_folder_changes_nothing_that_matters(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(finished.folder.path, folder.path)
     before = contents(folder.path)
     monkeypatch.chdir(folder.path)
     run(["fit", "--config", "config.yaml", "--ckpt_path", "last"])
+    assert "nothing was left to train: " in capsys.readouterr().out
     after = contents(folder.path)
     for name in ("metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml"):
         assert after[name] == before[name], name
@@ -121,17 +125,21 @@ def test_resuming_a_finished_run_inside_its_folder_changes_nothing_that_matters(
     assert ours | {"commit": ""} == theirs | {"commit": ""}  # wall_seconds included
 
 
-def test_resuming_an_early_stopped_run_does_not_train_on(tmp_path: Path) -> None:
+def test_resuming_an_early_stopped_run_does_not_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = RunFolder(tmp_path / "run")
     stop = ["--early_stopping.patience", "1", "--early_stopping.min_delta", "10"]
     fit(folder.path, *stop, "--trainer.max_epochs", 20)
     table, result = epoch_table(folder), stored_result(folder)
     assert len(table) == 2
     again = resume(folder)
+    assert "nothing was left to train: 2 epochs are done" in capsys.readouterr().out
     pd.testing.assert_frame_equal(epoch_table(folder), table)
     assert again["test"] == result["test"]
     assert again["epochs"] == result["epochs"] == 2
     longer = resume(folder, "--early_stopping.patience", 4)
+    assert "nothing was left" not in capsys.readouterr().out
     assert longer["epochs"] == 5  # a patience that was raised counts
 
 

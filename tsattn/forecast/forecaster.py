@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from tsattn.data.amounts import counted
 from tsattn.data.reading import Reading
+from tsattn.data.steps import step_text
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.alone import one_channel
 from tsattn.forecast.covariates import covariates_ahead, require_known, split_ahead
@@ -87,6 +89,12 @@ class Forecaster:
         intervals = intervals_of(record, loaded, trained, str(file))
         run = RunFolder(path) if path.is_dir() and file != path else None
         return cls(loaded, trained, intervals, run)
+
+    def __repr__(self) -> str:
+        """Say what it forecasts, in a line."""
+        names = counted(len(self.trained.names), self.trained.kind)
+        kind, steps = type(self.network).__name__, f"{self.context} rows to {self.horizon}"
+        return f"Forecaster({kind}, {names}, {steps}, {step_text(self.trained.step)} apart)"
 
     @property
     def context(self) -> int:

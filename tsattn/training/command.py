@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
 from tsattn.training import report
 from tsattn.training.calibrating import calibrate_best
@@ -260,6 +261,8 @@ class TrainingCLI(LightningCLI):
 
     def _test(self, checkpoint: Path | None) -> None:
         epochs = self.trainer.current_epoch
+        if self.resuming and self.table and not self.table.started:
+            print(f"nothing was left to train: {counted(epochs, 'epoch')} are done")
         trained = load_weights(self.model.network, checkpoint)
         self.datamodule.compare(trained)
         self.trainer.test(self.model, self.datamodule, verbose=False)
@@ -295,6 +298,7 @@ class TrainingCLI(LightningCLI):
                 self.datamodule,
                 overwrite=self._given.overwrite,
             )
+            print(f"forecasts of the test windows: {self._given.save_predictions}")
 
     def _resolved_config(self) -> str:
         given = self._given.clone()

@@ -260,6 +260,7 @@ def test_command_writes_both_checks_them_and_replaces_nothing_foreign(
     assert "leaderboard.md is not there" in capsys.readouterr().out
     assert main(["leaderboard"]) == 0
     assert main(["leaderboard", "--check"]) == 0
+    assert "leaderboard.md, leaderboard.html: up to date" in capsys.readouterr().out
     assert MARKER in Path("leaderboard.md").read_text(encoding="utf-8").splitlines()[0]
     write(results, [row(dataset="ettm1")])
     capsys.readouterr()

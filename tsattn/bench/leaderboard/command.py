@@ -80,6 +80,8 @@ def _check(texts: dict[Path, str]) -> int:
     for path in stale:
         what = "differs from a fresh rendering" if path.is_file() else "is not there"
         print(f"{path} {what}; run tsattn leaderboard")
+    if not stale:
+        print(f"{', '.join(map(str, texts))}: up to date")
     return 1 if stale else 0
 
 
