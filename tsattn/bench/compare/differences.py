@@ -17,6 +17,7 @@ from tsattn.bench.paired import (
     over_windows,
     time_blocks,
 )
+from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
 from tsattn.training.datamodule import ForecastData
 
@@ -54,7 +55,7 @@ class Pairing:
         """What is paired and how it is tested, in words."""
         if self.blocks_W is None:
             return f"{len(self.seeds)} seeds, Student's t"
-        blocks = f"{self.num_blocks} block{'s' if self.num_blocks > 1 else ''}"
+        blocks = counted(self.num_blocks, "block")
         test = "too few for a test" if self.too_few else "Student's t"
         return f"{len(self.blocks_W)} windows, {blocks} of {self.block} or more, {test}"
 
