@@ -190,6 +190,15 @@ def test_unknown_class_is_answered_with_the_known_ones_alone(
         (["export", "run"], ["missing: --out", "tsattn export --help"]),
         (["calibrate"], ["missing: RUN", "tsattn calibrate --help"]),
         (["bench", "uncertanty"], ["run, plan, uncertainty", "'uncertainty'?", "tsattn bench"]),
+        (
+            ["bench", "run", "--wokers", "2"],
+            ["--wokers 2", "'--workers'?", "tsattn bench run --help"],
+        ),
+        (["bench", "plan", "--only"], ["expected one argument", "tsattn bench plan --help"]),
+        (["bench", "auto", "--round", "3"], ["--round 3", "'--rounds'?", "tsattn bench auto"]),
+        (["leaderboard", "--chek"], ["--chek", "'--check'?", "tsattn leaderboard --help"]),
+        (["compare", "a", "--outt", "b"], ["--outt b", "'--out'?", "tsattn compare --help"]),
+        (["tune", "--config", "x"], ["missing: --space", "tsattn tune --help"]),
         (["bench"], ["memory, forecast, run, plan, uncertainty", "tsattn bench --help"]),
     ],
 )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from tsattn.bench import forecasting, gate, mixtures, report, settings
@@ -31,6 +31,7 @@ from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
 from tsattn.bench.worker import PHASES
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
+from tsattn.options import CommandParser
 
 _LARGE_PRODUCT = Product(8192, 512, 2048)
 _MIXED = {"float32": "float32", "bf16": "bfloat16"}
@@ -233,17 +234,17 @@ def _chosen(asked: Sequence[str] | None, known: Mapping[str, Any], what: str) ->
     return list(asked or known)
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> CommandParser:
     about = (
         "Speed beside what people use today: paired medians, after the results were checked. "
         "Three more have a --help of their own: tsattn bench run (fill a table of many runs), "
         "tsattn bench plan (what run would do, and how long), tsattn bench uncertainty (coverage "
         "of intervals)."
     )
-    parser = ArgumentParser(prog="tsattn bench", description=about)
+    parser = CommandParser(prog="tsattn bench", description=about)
     commands = parser.add_subcommands()
     for name, (function, rounds, _) in _SUBCOMMANDS.items():
-        command = ArgumentParser()
+        command = CommandParser()
         add: Callable[..., Any] = command.add_argument
         add("--threads", type=int, default=usable_cores(), help="threads of torch")
         if rounds:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jsonargparse import ArgumentParser
 
 from tsattn.errors import ConfigError, ExistsError
 from tsattn.forecast import Forecaster
 from tsattn.forecast.backtest import Asked, Backtest
 from tsattn.forecast.intervals import METHODS, Intervals, Method, checked_levels
+from tsattn.options import CommandParser
 from tsattn.training.folder import RunFolder, write_atomically
 from tsattn.training.reopened import data_of, settings_of
 
@@ -141,7 +141,7 @@ def uncertainty(words: Sequence[str]) -> int:
     Raises:
         TsattnError: a run that cannot be opened, or a file that would be replaced.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn bench uncertainty",
         description="Coverage and mean standardised width of conformal, adaptive and quantile "
         f"intervals ({', '.join(METHODS)}) over all test windows of runs, as a Markdown table.",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsattn.cli.parser import CommandParser, naming_options
+from tsattn.options import CommandParser, naming_options
 from tsattn.training.calibrating import calibrate_run
 from tsattn.training.conformal import summary_of
 

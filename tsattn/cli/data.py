@@ -9,7 +9,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.cli.parser import naming_options, with_own_options
 from tsattn.data.catalog import CATALOG, DatasetInfo, require
 from tsattn.data.describe import ChannelStatistics, Description, describe_dataset
 from tsattn.data.fetch import fetch_file
@@ -18,6 +17,7 @@ from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.data.steps import seconds_text
 from tsattn.data.verify import verify_file
 from tsattn.errors import DataError
+from tsattn.options import naming_options, with_own_options
 
 OK, FAILED = 0, 1
 

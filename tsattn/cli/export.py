@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsattn.cli.parser import CommandParser
 from tsattn.forecast.export import export as export_run
+from tsattn.options import CommandParser
 
 
 def export(words: Sequence[str]) -> int:

@@ -10,12 +10,12 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
-from tsattn.cli.parser import CommandParser, naming_options, options_of, with_own_options
 from tsattn.data.amounts import counted
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import CheckpointError, ConfigError, DataError, ExistsError
 from tsattn.forecast import Forecaster
 from tsattn.forecast.outlook import Outlook
+from tsattn.options import CommandParser, naming_options, options_of, with_own_options
 
 if TYPE_CHECKING:
     from tsattn.forecast.backtest import Backtest

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from tsattn import __version__
-from tsattn.cli.parser import CommandParser, unknown_word
 from tsattn.errors import TsattnError
+from tsattn.options import CommandParser, unknown_word
 
 _TRAINING = ("fit", "validate", "test")
 _BENCHES = (

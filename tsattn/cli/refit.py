@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tsattn.cli.parser import CommandParser
 from tsattn.data.amounts import counted
+from tsattn.options import CommandParser
 from tsattn.training.refit import refit as refit_run
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import optuna
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from tsattn.data import load_panel
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.options import CommandParser
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import write_atomically
 from tsattn.training.parsed import ParsedRecipe
@@ -198,8 +199,8 @@ class _Tuning:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="tsattn tune",
         description="Search for settings by validation loss; the test part is never scored. "
         "Recipes (--config) and overrides (--trainer.max_epochs 20) are given as after tsattn fit.",

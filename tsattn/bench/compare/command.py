@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from tsattn.bench.compare.differences import compare_sides, pairing_of
 from tsattn.bench.compare.report import FILES, show, write_files
 from tsattn.bench.compare.sides import open_sides, score
 from tsattn.errors import ExistsError, MissingExtraError
+from tsattn.options import CommandParser
 
 _ABOUT = """\
 Paired test of runs on the same windows: the best checkpoint of each is scored again, and every
@@ -28,7 +28,7 @@ def compare(words: Sequence[str]) -> int:
         DataError: sides that are not scored on the same windows.
         ExistsError: files would be replaced, and ``--overwrite`` was not given.
     """
-    parser = ArgumentParser(prog="tsattn compare", description=_ABOUT)
+    parser = CommandParser(prog="tsattn compare", description=_ABOUT)
     parser.add_argument("sides", nargs="+", help="runs or sets of runs; the first is the reference")
     parser.add_argument("--out", type=Path | None, help="folder for tidy CSV files and a picture")
     parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from rich.console import Console
 
 from tsattn.bench.grid.cells import Cell, read_cells, select
@@ -18,6 +18,7 @@ from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
+from tsattn.options import CommandParser
 from tsattn.training.hardware import usable_cores
 
 _INTERRUPTED = 130
@@ -136,11 +137,11 @@ def failures(cells: Sequence[Cell], states: Mapping[Key, State]) -> list[str]:
     return [f"{counted(failed, 'cell')} failed earlier; --retry-failed runs {again} again"]
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="tsattn bench", description="A table of cells, by many runs.")
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="tsattn bench", description="A table of cells, by many runs.")
     commands = parser.add_subcommands()
     for name, subcommand in _SUBCOMMANDS.items():
-        command = ArgumentParser()
+        command = CommandParser()
         _common_options(command.add_argument)
         subcommand.options(command.add_argument)
         commands.add_subcommand(name, command, help=subcommand.about)

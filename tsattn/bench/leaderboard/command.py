@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.errors import ExistsError
+from tsattn.options import CommandParser
 
 _SUBCOMMANDS = ("verify", "forecasts")
 
@@ -45,7 +44,7 @@ def leaderboard(words: Sequence[str]) -> int:
 
 
 def _render(words: Sequence[str]) -> int:
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn leaderboard",
         description="Render Table 2 with our figures from the rows of results, as Markdown and "
         "HTML. `tsattn leaderboard verify` scores the kept checkpoints anew, `tsattn leaderboard "

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
 from tsattn.bench.leaderboard.cells import Board, read_board
 from tsattn.bench.leaderboard.command import write
@@ -19,6 +18,7 @@ from tsattn.bench.leaderboard.published import ACTIVATIONS
 from tsattn.bench.opened import Opened, open_kept
 from tsattn.bench.rows import Row
 from tsattn.errors import DataAbsentError
+from tsattn.options import CommandParser
 from tsattn.training.calling import forecast_of
 from tsattn.training.pictures import window_times
 
@@ -32,7 +32,7 @@ def forecasts(words: Sequence[str]) -> int:
         DataError: results or data that cannot be read.
         CheckpointError: a kept checkpoint that cannot be read.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn leaderboard forecasts",
         description=f"Write {FORECASTS} beside the rows: what the kept checkpoints of each model's "
         "first seed forecast for the middle test window, last channel.",

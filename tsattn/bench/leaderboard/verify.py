@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from tsattn.bench.leaderboard.kept_rows import NOT_KEPT, checkpoint_of, matching, name_of, read_all
 from tsattn.bench.opened import open_kept, test
 from tsattn.bench.rows import Row
 from tsattn.errors import ConfigError, DataAbsentError, MissingExtraError, TsattnError
+from tsattn.options import CommandParser
 
 TOLERANCE = 1e-5
 """How far a score may be off, relative to it: processors round float32 sums differently."""
@@ -50,7 +49,7 @@ def verify(words: Sequence[str]) -> int:
         ConfigError: no row of that name, or one without a checkpoint.
         DataError: results that cannot be read.
     """
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="tsattn leaderboard verify",
         description="Score the kept checkpoints of rows anew, all test windows, and compare.",
     )

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tsattn.cli.parser import with_own_options
-from tsattn.training.parser import in_words
+from tsattn.options import in_words, with_own_options
 
 
 def test_only_options_that_a_command_has_lose_their_prefix() -> None:

@@ -16,6 +16,21 @@ _CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.+)\)")
 _NO_CHOICE = re.compile(r'expected "subcommand" to be one of \{(.+)\}')
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 
+_TYPED = re.compile(r'Parser key "([\w.]+)"( element \d+)?:\s+(.+)', re.S)
+_ONE_KIND = re.compile(r"Expected a ([^\n]+)\. Got value: ([^\n]*)")
+_KINDS_OF_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes\n.*?Errors:\n"
+    r"((?:\s+- Expected a [^\n]+\n)+)\s+Given value type: [^\n]+\n\s+Given value: ([^\n]*)",
+    re.S,
+)
+_IN_WORDS = {
+    "<class 'int'>": "an integer",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "a text",
+    "<class 'dict'>": "a mapping",
+}
+
 
 class CommandParser(ArgumentParser):
     """Takes no abbreviations, and prints one error with a suggestion, no screens of usage."""
@@ -26,8 +41,6 @@ class CommandParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest word where one is unknown, and exit with 2."""
-        from tsattn.training.parser import in_words
-
         text = str(message if message else ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         if found := _CHOICE.search(text):
@@ -72,6 +85,48 @@ def nearest(given: str, known: Collection[str]) -> str:
 def unknown_word(given: str, known: Collection[str]) -> str:
     """Return the message about a word that is none of those expected."""
     return f"unknown word {given!r}; expected one of {', '.join(known)}{nearest(given, known)}"
+
+
+def in_words(message: str, prefix: str = "") -> str:
+    """Return in one line what a value should have been, or nothing where that is not the matter.
+
+    Args:
+        message: what jsonargparse says, with types of Python on up to seven lines.
+        prefix: ``--`` where a key can only have been typed as an option.
+    """
+    typed = _TYPED.fullmatch(message.strip())
+    if not typed:
+        return ""
+    key, element, about = typed.groups()
+    if found := _ONE_KIND.fullmatch(about.strip()):
+        kinds, given = [found.group(1)], found.group(2)
+    elif found := _KINDS_OF_UNION.fullmatch(about.strip()):
+        kinds, given = re.findall(r"- Expected a (.+)", found.group(1)), found.group(2)
+    else:
+        return ""
+    expected = [_kind(one, given) for one in kinds if one != "<class 'NoneType'>"]
+    if not all(expected):
+        return ""
+    choices = [choice for one in kinds for choice in _choices(one)]
+    near = get_close_matches(given, choices, n=1)
+    text = f"{prefix}{key}: expected {' or '.join(expected)}, got {given}"
+    if prefix and element and "," in given:
+        apart = " ".join(given.replace(",", " ").split())
+        text += f"; put blanks between several, as {prefix}{key} {apart}"
+    return text + (f"\ndid you mean {near[0]!r}?" if near else "")
+
+
+def _kind(kind: str, given: str) -> str:
+    """Return a type in words, or nothing where this module has none."""
+    if choices := _choices(kind):
+        return ("one of " if len(choices) > 1 else "") + ", ".join(map(repr, choices))
+    if kind == "<class 'list'>" or kind.startswith("list["):
+        return f"a list, for example '[{given}]'" if re.fullmatch(r"[\w.,-]+", given) else "a list"
+    return _IN_WORDS.get(kind, "")
+
+
+def _choices(kind: str) -> list[str]:
+    return re.findall(r"'([^']*)'", kind) if kind.startswith("typing.Literal[") else []
 
 
 def with_own_options(text: str, options: Collection[str]) -> str:
