@@ -118,6 +118,7 @@ def describe(
     duplicates: Duplicates = "error",
     gaps: Gaps = "error",
     time_zone: str | None = None,
+    targets: list[str] | None = None,
 ) -> int:
     """Show span, step, gaps, duplicates, sentinels and statistics per channel.
 
@@ -135,6 +136,7 @@ def describe(
         duplicates: Rows with the same timestamp: ``error``, ``first``, ``last`` or ``mean``.
         gaps: Rows that lack: ``error`` or ``regularise``.
         time_zone: Zone of local timestamps, such as ``Europe/Berlin``.
+        targets: Columns to forecast; others are not looked at.
 
     Returns:
         Exit status: 0 where the data can be used, else 1.
@@ -152,6 +154,7 @@ def describe(
         duplicates,
         gaps,
         time_zone,
+        targets=tuple(targets or ()),
     )
     options = [f"--{name}" for name in signature(describe).parameters]
     with naming_options(options):

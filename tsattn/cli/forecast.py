@@ -130,6 +130,8 @@ def _parser(command: str) -> CommandParser:
     add("--day_first", type=bool | None, help="whether 03/04/2020 is the third of April")
     add("--time_column", type=str | None, help="header of the time column")
     add("--layout", type=str | None, help="wide or long")
+    add("--targets", type=list[str] | None, help="columns to forecast, as '[OT,HUFL]', of a wide "
+        "file; default: as in fit")  # fmt: skip
     add("--missing", type=Missing | None, help="error, interpolate or mask; default: as in fit")
     add("--duplicates", type=Duplicates | None, help="error, first, last or mean; as in fit")
     add("--gaps", type=Gaps | None, help="error or regularise; default: as in fit")
@@ -152,6 +154,7 @@ def _reading(given: Namespace) -> Reading:
         given.duplicates,
         given.gaps,
         given.time_zone,
+        targets=tuple(given.targets or ()),
     )
 
 

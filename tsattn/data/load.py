@@ -17,6 +17,7 @@ from tsattn.data.frames import from_polars, is_polars
 from tsattn.data.own import read_own_frame, read_own_table
 from tsattn.data.panel import Panel, Series
 from tsattn.data.reading import Reading
+from tsattn.data.selecting import select_columns
 from tsattn.data.steps import find_irregularities, gap_texts
 from tsattn.data.table import EXACT_DECIMALS, read_table
 from tsattn.data.timestamps import parse_times
@@ -114,13 +115,15 @@ def load_panel(
     treatment = Treatment.of(reading)
     if info is not None:
         path = require_file(info, root)
-        return _untreated(_read_benchmark(path, path.read_bytes(), info), treatment)
+        panel = _read_benchmark(path, path.read_bytes(), info)
+        return _untreated(_selected(panel, reading), treatment)
     path = _own_path(Path(dataset))
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     info = catalog.find_by_sha256(sha256)
     if info is not None:
-        return _untreated(_read_benchmark(path, data, info, recognised=True), treatment)
+        panel = _read_benchmark(path, data, info, recognised=True)
+        return _untreated(_selected(panel, reading), treatment)
     table = read_table(data, str(path), reading.delimiter)
     return read_own_table(table, reading, name=path.stem, path=path, sha256=sha256)
 
@@ -133,6 +136,18 @@ def _untreated(panel: Panel, treatment: Treatment) -> Panel:
         f"{panel.name} is read as published: missing, duplicates, gaps and time_zone do not apply"
     )
     return replace(panel, notes=(*panel.notes, note))
+
+
+def _selected(panel: Panel, reading: Reading) -> Panel:
+    columns, left = select_columns(panel.channels, range(panel.num_channels), reading, panel.name)
+    if not left:
+        return panel
+    return replace(
+        panel,
+        channels=tuple(panel.channels[column] for column in columns),
+        series=tuple(replace(s, values_RC=s.values_RC[:, columns]) for s in panel.series),
+        notes=(*panel.notes, *left),
+    )
 
 
 def _own_path(dataset: Path) -> Path:

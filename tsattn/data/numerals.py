@@ -275,8 +275,9 @@ def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:
     counts = Counter(column for _, column in bad)
     whole = [table.columns[column] for column, n in counts.items() if n == table.num_rows]
     hint = (
-        f"; column {', '.join(map(repr, whole))} has no number at all: remove it (many series in "
-        "one file go into the columns unique_id, ds, y)"
+        f"; column {', '.join(map(repr, whole))} has no number at all: remove it, or name what "
+        "is to be forecast with --data.targets (many series in one file go into the columns "
+        "unique_id, ds, y)"
         if whole
         else "; fill, interpolate or remove them"
         + (

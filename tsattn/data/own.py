@@ -14,6 +14,7 @@ from tsattn.data.mending import Mended, mend
 from tsattn.data.numerals import covariate_values, with_flags
 from tsattn.data.panel import Panel, Series
 from tsattn.data.reading import Reading
+from tsattn.data.selecting import require_wide, select_columns
 from tsattn.data.steps import mean_step_seconds
 from tsattn.data.table import Table, check_names
 from tsattn.data.timecolumn import find_time_column, table_times
@@ -133,6 +134,7 @@ class _Found:
 def _read_wide(table: Table, reading: Reading, treatment: Treatment, name: str) -> _Found:
     time = find_time_column(table, reading.time_column)
     columns = [column for column in range(len(table.columns)) if column != time]
+    columns, left = select_columns(table.columns, columns, reading, table.label)
     unnamed = [column + 1 for column in columns if not table.columns[column]]
     if unnamed:
         raise DataError(
@@ -143,11 +145,12 @@ def _read_wide(table: Table, reading: Reading, treatment: Treatment, name: str) 
     groups = [np.arange(len(times))]
     mended = mend(table, times, groups, None, columns, reading.decimal, treatment)
     channels = tuple(table.columns[column] for column in columns)
-    return _Found(table, (name,), channels, table.columns[time] or "date", mended, notes)
+    return _Found(table, (name,), channels, table.columns[time] or "date", mended, notes + left)
 
 
 def _read_long(table: Table, reading: Reading, treatment: Treatment, name: str) -> _Found:
     del name  # every series has its own
+    require_wide(reading, table.label)
     places = {wanted: place for place, wanted in enumerate(table.lowered)}
     missing = [wanted for wanted in LONG_COLUMNS if wanted not in places]
     if missing:

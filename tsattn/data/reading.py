@@ -26,6 +26,8 @@ class Reading:
         gaps: What to do where rows are missing.
         time_zone: Zone of local timestamps.
         covariates: Columns beside those to forecast; True and False in them count as 1 and 0.
+        targets: Columns to forecast; what is neither target nor covariate is not read. None of them
+            means all columns that are no covariates.
     """
 
     delimiter: str | None = None
@@ -38,3 +40,4 @@ class Reading:
     gaps: Gaps | None = None
     time_zone: str | None = None
     covariates: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()

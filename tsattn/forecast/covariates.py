@@ -14,7 +14,7 @@ from tsattn.data.table import Table
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast.engine import Calendar, NameCovariates
 from tsattn.forecast.history import History
-from tsattn.forecast.reading import long_columns, time_column_of, times_of
+from tsattn.forecast.reading import channel_columns, long_columns, time_column_of, times_of
 from tsattn.forecast.sources import Source
 from tsattn.forecast.trained import Trained
 
@@ -35,12 +35,15 @@ def require_known(trained: Trained) -> None:
         )
 
 
-def split_ahead(source: Source, trained: Trained, *, sort: bool) -> tuple[Source, Source | None]:
+def split_ahead(
+    source: Source, trained: Trained, *, new_series: bool, sort: bool
+) -> tuple[Source, Source | None]:
     """Part a source into its history and the last rows of each series without a value to forecast.
 
     Args:
         source: new data.
         trained: what the network was trained on; nothing is parted where it knows nothing ahead.
+        new_series: whether names that were not trained on are welcome.
         sort: order the rows of each series by time first.
     """
     if trained.covariates is None or not trained.covariates.names.known:
@@ -52,9 +55,7 @@ def split_ahead(source: Source, trained: Trained, *, sort: bool) -> tuple[Source
         targets = [target]
     else:
         time, codes = time_column_of(source, trained), np.zeros(table.num_rows, dtype=np.int64)
-        names = trained.covariates.names.columns
-        places = enumerate(table.columns)
-        targets = [place for place, name in places if place != time and name not in names]
+        targets, _ = channel_columns(source, trained, time, new_series=new_series)
     empty = np.logical_and.reduce([_is_empty(table, column) for column in targets])
     if not empty.any():
         return source, None

@@ -185,7 +185,7 @@ class Forecaster:
             )
         network = self._network(new_series=new_series)
         source = open_source(frame, reading)
-        source, ahead = self._ahead(source, future, sort, reading)
+        source, ahead = self._ahead(source, future, new_series, sort)
         history = self._history(source, self.context, "the context", new_series, sort)
         history.require_something()
         scaler = scaler_of(history, self.trained)
@@ -272,7 +272,7 @@ class Forecaster:
             f"context {self.context} + horizon {self.horizon} + {windows - 1} times the step {step}"
         )
         opened = open_source(frame, reading)
-        source, _ = self._ahead(opened, None, sort, reading)
+        source, _ = self._ahead(opened, None, new_series, sort)
         history = self._history(source, rows, needed, new_series, sort)
         together = self._together(history, new_series=new_series)
         asked = Asked(chosen, how, self.intervals) if how else None
@@ -301,13 +301,13 @@ class Forecaster:
         return tuple(place for place in history.known if place is not None)
 
     def _ahead(
-        self, source: Source, future: Frame | None, sort: bool, reading: Reading
+        self, source: Source, future: Frame | None, new_series: bool, sort: bool
     ) -> tuple[Source, Source | None]:
         """Return the rows to forecast from, and those with what is known ahead."""
         if future is not None:
             require_known(self.trained)
-            return source, open_source(future, reading)
-        return split_ahead(source, self.trained, sort=sort)
+            return source, open_source(future, source.reading)
+        return split_ahead(source, self.trained, new_series=new_series, sort=sort)
 
     def _history(
         self, source: Source, rows: int, needed: str, new_series: bool, sort: bool

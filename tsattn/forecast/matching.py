@@ -10,7 +10,7 @@ _SHOWN = 8
 
 
 def match(
-    names: Sequence[str], trained: Trained, label: str, *, new_series: bool
+    names: Sequence[str], trained: Trained, label: str, *, new_series: bool, columns: bool = False
 ) -> tuple[int | None, ...]:
     """Return for each name its place among the trained ones, None for a new one.
 
@@ -22,6 +22,7 @@ def match(
         trained: what the network was trained on.
         label: what messages call the data.
         new_series: whether new names are welcome, and channels may lack.
+        columns: whether the names are columns, of which some can be left out.
 
     Raises:
         DataError: with the names that are missing and those that are not known.
@@ -38,10 +39,11 @@ def match(
     if extra:
         problems.append(f"not trained on: {_listed(extra)}")
     if problems:
+        choose = "" if missing or not columns else ", leave them out with --targets"
         raise DataError(
             f"{label}: {'; '.join(problems)}. The network was trained on the {plural} "
-            f"{_listed(trained.names)}; rename or remove columns, or forecast what it never saw "
-            f"with --new-series (new_series=True){_hint(extra, trained.names)}"
+            f"{_listed(trained.names)}; rename or remove columns{choose}, or forecast what it "
+            f"never saw with --new-series (new_series=True){_hint(extra, trained.names)}"
         )
     return found
 

@@ -11,6 +11,7 @@ import pandas as pd
 from tsattn.data.frames import LONG_COLUMNS
 from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
+from tsattn.data.selecting import require_wide, select_columns
 from tsattn.data.table import Table
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treated, Treatment
@@ -56,9 +57,7 @@ def _wide(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
     time = time_column_of(source, trained)
-    beside = {place for place, name in enumerate(source.table.columns) if name in trained.beside}
-    width = len(source.table.columns)
-    columns = [column for column in range(width) if column not in beside | {time}]
+    columns, left = channel_columns(source, trained, time, new_series=new_series)
     unnamed = [column + 1 for column in columns if not source.table.columns[column]]
     if unnamed:
         raise DataError(
@@ -66,12 +65,13 @@ def _wide(
             "only counts the rows"
         )
     names = tuple(source.table.columns[column] for column in columns)
-    known = match(names, trained, source.table.label, new_series=new_series)
+    known = match(names, trained, source.table.label, new_series=new_series, columns=True)
     treatment = Treatment.of(source.reading, trained.treatment)
     source, times, notes = times_of(source, time, None, trained)
     order = np.argsort(times.asi8, kind="stable") if sort else np.arange(len(times))
     tails = last_rows(source.table, times, [order], ("",), rows, trained.step, treatment, needed)
     values_RC, more = _values(source, columns, tails, treatment, new_series=new_series)
+    more += left
     whole = tuple(tails.merged[0].values(values_RC).T) if new_series else ()
     return _history(
         source, treatment, tails, notes + more,
@@ -88,6 +88,7 @@ def _wide(
 def _long(
     source: Source, trained: Trained, rows: int, new_series: bool, sort: bool, needed: str
 ) -> History:
+    require_wide(source.reading, source.table.label)
     identity, time, target = long_columns(source.table)
     identities = identities_of(source.table, identity)
     names, groups = identities.names, identities.groups
@@ -178,6 +179,34 @@ def time_column_of(source: Source, trained: Trained) -> int:
     if given is None and known:
         given = trained.time_column
     return find_time_column(source.table, given)
+
+
+def channel_columns(
+    source: Source, trained: Trained, time: int, *, new_series: bool
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the positions of the columns of a wide source to forecast, and a note on the others.
+
+    They are those that were asked for, that the training named, or all but time and covariates.
+
+    Args:
+        source: new data.
+        trained: what the network was trained on.
+        time: position of the time column.
+        new_series: whether names that were not trained on are welcome.
+
+    Raises:
+        DataError: a column that was asked for is not there.
+    """
+    names = source.table.columns
+    columns = [
+        place for place, name in enumerate(names) if place != time and name not in trained.beside
+    ]
+    reading = replace(source.reading, covariates=())
+    if trained.targets_chosen and not new_series and not reading.targets:
+        # those that lack are named when names are matched
+        there = tuple(name for name in trained.names if name in names)
+        reading = replace(reading, targets=there)
+    return select_columns(names, columns, reading, source.table.label)
 
 
 def long_columns(table: Table) -> tuple[int, int, int]:

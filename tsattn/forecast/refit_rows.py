@@ -57,6 +57,7 @@ class RefitRows:
         reading = replace(
             source.reading,
             covariates=trained.beside,
+            targets=trained.names if wide else (),
             layout=source.layout,
             time_column=source.table.columns[time] if wide else None,
             **asdict(history.treatment),

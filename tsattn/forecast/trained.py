@@ -37,6 +37,7 @@ class Trained:
         calendar: calendar features, in the order of the marks.
         scaler: mean and deviation of the training rows, one column per name.
         covariates: what helps to forecast, where there is anything.
+        targets_chosen: whether the training named the columns to forecast, and did not read others.
         treatment: what was done with missing values and irregular timestamps.
         integers: whether time was counted in steps, without a calendar.
         clock: the clock that timestamps went by, where one is known.
@@ -55,6 +56,7 @@ class Trained:
     calendar: tuple[str, ...]
     scaler: Scaler
     covariates: FittedCovariates | None = None
+    targets_chosen: bool = False
     treatment: Treatment = STRICT
     integers: bool = False
     clock: str | None = None
@@ -131,6 +133,7 @@ def _parse(data: Mapping[str, Any]) -> Trained:
             data["scaler_scale"].double().reshape(1, -1),
         ),
         covariates=recorded_covariates(data),
+        targets_chosen=bool(data.get("targets_chosen", False)),
         treatment=treatment_from(data.get("treatment")),
         integers=bool(data.get("integers", False)),
         clock=known_clock(data.get("clock")),

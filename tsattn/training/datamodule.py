@@ -55,6 +55,8 @@ class ForecastData(L.LightningDataModule):
         delimiter: what separates cells; ``None`` recognises it.
         decimal: decimal point or comma; ``None`` recognises it.
         day_first: whether 03/04/2020 is the third of April; ``None`` recognises it, or asks.
+        targets: columns to forecast; what is neither target nor covariate is not read. ``None``
+            means all columns that are no covariates.
         known_future: covariates that are known ahead, over the horizon too: columns, which are then
             not forecast, or calendar features by name.
         past: columns that are covariates known up to now, and not forecast.
@@ -94,6 +96,7 @@ class ForecastData(L.LightningDataModule):
         delimiter: str | None = None,
         decimal: str | None = None,
         day_first: bool | None = None,
+        targets: list[str] | None = None,
         known_future: list[str] | None = None,
         past: list[str] | None = None,
         static: list[str] | None = None,
@@ -121,6 +124,7 @@ class ForecastData(L.LightningDataModule):
             time_column=time_column,
             layout=layout,
             covariates=tuple(name for names in self.covariates for name in names),
+            targets=tuple(targets or ()),
             missing=missing,
             duplicates=duplicates,
             gaps=gaps,
@@ -257,6 +261,7 @@ class ForecastData(L.LightningDataModule):
             "integers": panel.integers,
             "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
+            **({"targets_chosen": True} if self.reading.targets else {}),
             **({"whole": True} if self.whole else {}),
             **({"clock": panel.clock} if panel.clock else {}),
         }
