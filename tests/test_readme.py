@@ -62,3 +62,11 @@ def test_every_make_target_and_file_of_the_readme_exists() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for link in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_scores_of_the_readme_are_those_of_the_leaderboard() -> None:
+    leaderboard = (ROOT / "leaderboard.md").read_text(encoding="utf-8")
+    section = README.partition("## Measured")[2].partition("## Limits")[0]
+    scores = re.findall(r"\d\.\d{4}(?: ± \d\.\d{4})?", section)
+    assert len(scores) == 15
+    assert [score for score in scores if score not in leaderboard] == []

@@ -56,11 +56,11 @@ def draw_outlook(path: Path, outlook: Outlook, file_format: str = "png") -> None
         unseen = history.plain(outlook.calendar.future[outlook.calendar.which_K[place]])
         past = history.values_KN[place, -tail:]
         axis.plot(seen, past, color=_PAST, linewidth=0.9, label="history")
-        for level, band in sorted(outlook.bands.items(), reverse=True):
+        levels = sorted(outlook.bands, reverse=True)
+        for level, color in zip(levels, _shades(len(levels)), strict=True):
+            band = outlook.bands[level]
             ends = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
-            shade = 0.15 + 0.25 * (1 - level / 100)
-            label = f"{level:g} %"
-            axis.fill_between(unseen, *ends, color=_FORECAST, alpha=shade, linewidth=0, label=label)
+            axis.fill_between(unseen, *ends, color=color, linewidth=0, label=f"{level:g} %")
         axis.plot(unseen, outlook.mean_KH[place], color=_FORECAST, linewidth=1.3, label="forecast")
         axis.axvline(unseen[0], color="#999999", linewidth=0.7, linestyle=":")
         axis.set_title(history.names[place], fontsize=9, loc="left")
@@ -72,6 +72,13 @@ def draw_outlook(path: Path, outlook: Outlook, file_format: str = "png") -> None
     handles, labels = axes[0].get_legend_handles_labels()  # beside the panels: it hides nothing
     figure.legend(handles, labels, loc="outside upper right", ncols=9, fontsize=7, frameon=False)
     figure.savefig(path, dpi=130, format=file_format)
+
+
+def _shades(count: int) -> np.ndarray:
+    """Return opaque tints of the forecast's colour, from pale to strong: one lies on the other."""
+    from matplotlib.colors import to_rgb
+
+    return 1 - np.linspace(0.15, 0.4, count)[:, None] * (1 - np.array(to_rgb(_FORECAST)))
 
 
 def draw_errors(path: Path, backtest: Backtest, file_format: str = "png") -> None:
