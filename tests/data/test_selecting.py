@@ -83,7 +83,11 @@ def test_a_published_dataset_is_cut_to_its_target_and_keeps_its_borders() -> Non
 @pytest.mark.parametrize(
     ("targets", "covariates", "words"),
     [
-        (("loadd",), (), ["no column 'loadd' to forecast", "did you mean 'load'?", "'heat', 'remark'"]),
+        (
+            ("loadd",),
+            (),
+            ["no column 'loadd' to forecast", "did you mean 'load'?", "'heat', 'remark'"],
+        ),
         (("load",), ("haet",), ["no column 'haet' for a covariate", "did you mean 'heat'?"]),
         (("date",), (), ["no column 'date' to forecast"]),
         (("load", "heat"), ("heat",), ["'heat' cannot be target and covariate"]),

@@ -69,10 +69,17 @@ def test_validate_gives_the_best_epochs_validation_score(
 ) -> None:
     before = contents(finished.folder.path)
     run(["validate", "--config", str(finished.folder.config), "--ckpt_path", "best"])
-    shown = re.search(r"val/loss\s*│\s*([\d.]+)", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    shown = re.search(r"val/loss ([\d.]+)", out)
     assert shown is not None
-    losses = pd.read_csv(finished.folder.metrics)["val/loss"]
-    assert float(shown.group(1)) == pytest.approx(losses.min(), rel=1e-6)
+    epochs = pd.read_csv(finished.folder.metrics)
+    best = epochs.loc[epochs["val/loss"].idxmin()]
+    assert float(shown.group(1)) == pytest.approx(best["val/loss"], rel=1e-6)
+    row = next(line for line in out.splitlines() if finished.result["network"]["class"] in line)
+    cells = [float(cell) for cell in re.findall(r"\d\.\d+", row)]
+    assert cells == pytest.approx([best["val/mse"], best["val/mae"]], abs=6e-5)
+    assert "validation windows" in out
+    assert "window mean" in out
     assert contents(finished.folder.path) == before
 
 

@@ -257,7 +257,9 @@ class TrainingCLI(LightningCLI):
     def validate(self, **_: Any) -> None:
         """Score the checkpoint that was named on the validation windows."""
         self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path))
-        self.trainer.validate(self.model, self.datamodule)
+        self.trainer.validate(self.model, self.datamodule, verbose=False)
+        if self.trainer.is_global_zero and not self._given.trainer.fast_dev_run:
+            report.show_validation(self.trainer, self.model, self.datamodule)
 
     def _test(self, checkpoint: Path | None) -> None:
         epochs = self.trainer.current_epoch

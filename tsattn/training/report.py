@@ -17,6 +17,7 @@ from tsattn.errors import MissingExtraError
 from tsattn.training.callbacks import Predictions
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
+from tsattn.training.result import floors
 from tsattn.training.routing import describe_mixtures
 from tsattn.training.task import ForecastTask
 
@@ -76,23 +77,43 @@ def show_result(result: Mapping[str, Any]) -> None:
     title = f"{result['dataset']['name']}: {test['windows_scored']:,} test windows"
     if test["windows_dropped"]:
         title += f", {test['windows_dropped']:,} left out by limits: no test score"
-    table = Table(title=title)
-    for column in ("", "MSE", "MAE"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_row(
-        result["network"]["class"], f"{test['mse']:.4f}", f"{test['mae']:.4f}", style="bold"
-    )
+    table = _scores(title, result["network"]["class"], test)
     partial = published["windows_scored"] not in (0, test["windows_scored"])
     if partial and find_by_sha256(result["dataset"]["sha256"]):
         label = f"  as published ({published['windows_scored']:,} windows)"
         table.add_row(label, f"{published['mse']:.4f}", f"{published['mae']:.4f}")
-    for name, scores in result["floors"].items():
-        cells = (f"{scores['mse']:.4f}", f"{scores['mae']:.4f}") if scores else ("-", "-")
-        label = name.replace("_", " ") + ("" if scores else " (season exceeds the context)")
-        table.add_row(label, *cells, style="dim")
+    _add_floors(table, result["floors"])
     Console().print(table)
     if line := beaten_by(result):
         Console().print(line, style="yellow", markup=False)
+
+
+def show_validation(trainer: L.Trainer, task: ForecastTask, data: ForecastData) -> None:
+    """Print the validation scores beside the floors, and the loss that chooses checkpoints."""
+    windows, scores = data.prepared.val, task.val_errors.compute()
+    scored = int(scores["windows"])
+    title = f"{data.prepared.panel.name}: {scored:,} validation windows"
+    if scored < len(windows):
+        title += f", {len(windows) - scored:,} left out by limits"
+    table = _scores(title, type(task.network).__name__, scores)
+    _add_floors(table, floors(data, windows, scored))
+    Console().print(table)
+    Console().print(f"val/loss {trainer.callback_metrics['val/loss'].item():.7g}")
+
+
+def _scores(title: str, network: str, scores: Mapping[str, Any]) -> Table:
+    table = Table(title=title)
+    for column in ("", "MSE", "MAE"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row(network, f"{scores['mse']:.4f}", f"{scores['mae']:.4f}", style="bold")
+    return table
+
+
+def _add_floors(table: Table, floors: Mapping[str, Mapping[str, float] | None]) -> None:
+    for name, scores in floors.items():
+        cells = (f"{scores['mse']:.4f}", f"{scores['mae']:.4f}") if scores else ("-", "-")
+        label = name.replace("_", " ") + ("" if scores else " (season exceeds the context)")
+        table.add_row(label, *cells, style="dim")
 
 
 def beaten_by(result: Mapping[str, Any]) -> str:

@@ -55,8 +55,14 @@ def scores_of(errors: WindowErrors, windows: int) -> dict[str, Any]:
     }
 
 
-def floors(data: ForecastData, windows: int) -> dict[str, dict[str, float] | None]:
-    """Score the trivial forecasts on the test windows; None: the season exceeds the context."""
+def floors(data: ForecastData, windows: Windows, first: int) -> dict[str, dict[str, float] | None]:
+    """Score the trivial forecasts; None: the season exceeds the context.
+
+    Args:
+        data: the data.
+        windows: of the part that is scored.
+        first: how many of them are.
+    """
     sizes = (data.channels, data.context, data.horizon)
     networks: dict[str, ForecastNetwork] = {
         "last_value": LastValue(*sizes),
@@ -64,9 +70,7 @@ def floors(data: ForecastData, windows: int) -> dict[str, dict[str, float] | Non
     }
     if data.season <= data.context:
         networks["seasonal_naive"] = SeasonalNaive(*sizes, season=data.season)
-    scored = {
-        name: _score(network, data.prepared.test, windows) for name, network in networks.items()
-    }
+    scored = {name: _score(network, windows, first) for name, network in networks.items()}
     return {name: scored.get(name) for name in ("last_value", "seasonal_naive", "window_mean")}
 
 
@@ -114,7 +118,7 @@ def result_of(
     return {
         **scores_of(task.test_errors, len(prepared.test)),
         **({"quantiles": task.test_quantiles.compute()} if task.test_quantiles is not None else {}),
-        "floors": floors(data, scored),
+        "floors": floors(data, prepared.test, scored),
         "recipes": recipes,
         "training": task.describe() | {"batch_size": data.batch_size},
         "limits": limits,

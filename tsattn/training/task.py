@@ -143,12 +143,15 @@ class ForecastTask(L.LightningModule):
             return forecast, mean_where_observed(criterion, forecast.quantiles.float(), batch)
         return forecast, mean_where_observed(self.criterion, forecast.mean.float(), batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Score from nothing."""
+        self.val_errors.reset()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the validation scores over all windows."""
+        """Log the validation scores over all windows; `val_errors` keeps them."""
         scores = self.val_errors.compute()
         self.log("val/mse", scores["mse"].float(), sync_dist=True)
         self.log("val/mae", scores["mae"].float(), sync_dist=True)
-        self.val_errors.reset()
 
     def on_test_epoch_start(self) -> None:
         """Score from nothing, and remember which windows published code would score."""
