@@ -17,6 +17,22 @@ def test_sorting_is_offered_where_the_command_sorts() -> None:
     assert with_own_options(text, ["--gaps"]) == text
 
 
+def test_names_that_are_read_as_something_else_are_to_be_quoted() -> None:
+    text = in_words(
+        """Parser key "targets":
+  Does not validate against any of the Union subtypes
+  Subtypes: [list[str], <class 'NoneType'>]
+  Errors:
+    - Expected a <class 'str'>. Got value: 2
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'list'>
+  Given value: [2, 3]""",
+        "--",
+    )
+    assert text.startswith("--targets: expected names, got 2 among them; put names that are")
+    assert "\n" not in text
+
+
 @pytest.mark.parametrize(
     "message",
     [

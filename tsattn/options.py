@@ -17,6 +17,9 @@ _NO_CHOICE = re.compile(r'expected "subcommand" to be one of \{(.+)\}')
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 
 _TYPED = re.compile(r'Parser key "([\w.]+)"( element \d+)?:\s+(.+)', re.S)
+_UNQUOTED = re.compile(
+    r"Subtypes: \[list\[str\],.*Expected a <class 'str'>\. Got value: (\S+)", re.S
+)
 _ONE_KIND = re.compile(r"Expected a ([^\n]+)\. Got value: ([^\n]*)")
 _KINDS_OF_UNION = re.compile(
     r"Does not validate against any of the Union subtypes\n.*?Errors:\n"
@@ -98,6 +101,11 @@ def in_words(message: str, prefix: str = "") -> str:
     if not typed:
         return ""
     key, element, about = typed.groups()
+    if found := _UNQUOTED.search(about):
+        return (
+            f"{prefix}{key}: expected names, got {found.group(1)} among them; put names that are "
+            f"numbers, or words like NO, in quotes: {prefix}{key} \"['2', 'NO']\""
+        )
     if found := _ONE_KIND.fullmatch(about.strip()):
         kinds, given = [found.group(1)], found.group(2)
     elif found := _KINDS_OF_UNION.fullmatch(about.strip()):

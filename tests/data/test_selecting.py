@@ -6,7 +6,9 @@ import pytest
 
 from tests.data.conftest import WriteCsv
 from tsattn.data import Panel, Reading, load_panel
-from tsattn.errors import DataError
+from tsattn.data.describe import describe_dataset
+from tsattn.errors import ConfigError, DataError
+from tsattn.training import ForecastData
 
 ROWS = 40
 TIMES = pd.date_range("2024-01-01", periods=ROWS, freq="h")
@@ -89,7 +91,8 @@ def test_a_published_dataset_is_cut_to_its_target_and_keeps_its_borders() -> Non
             ["no column 'loadd' to forecast", "did you mean 'load'?", "'heat', 'remark'"],
         ),
         (("load",), ("haet",), ["no column 'haet' for a covariate", "did you mean 'heat'?"]),
-        (("date",), (), ["no column 'date' to forecast"]),
+        (("LOAD",), (), ["no column 'LOAD' to forecast (did you mean 'load'?)"]),
+        (("date",), (), ["no column 'date' to forecast (it is the time, or a covariate)"]),
         (("load", "heat"), ("heat",), ["'heat' cannot be target and covariate"]),
         (("remark",), (), ["column 'remark' has no number at all"]),
     ],
@@ -109,7 +112,26 @@ def test_the_long_layout_forecasts_y(messy: pd.DataFrame) -> None:
         load_panel(long, reading=Reading(targets=("z",)))
 
 
+@pytest.mark.unchecked
+def test_a_text_in_the_place_of_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"targets are several names, got 'load'"):
+        Reading(targets="load")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"past are several names, got 'heat'"):
+        ForecastData("own.csv", past="heat")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_description_is_that_of_the_targets_even_of_a_file_that_cannot_be_used(
+    messy: pd.DataFrame, write_csv: WriteCsv
+) -> None:
+    messy["load"] = messy["load"].astype(object)
+    messy.loc[3, "load"] = "broken"
+    path = write_csv(messy.to_csv(index=False))
+    described = describe_dataset(path, reading=Reading(time_column="date", targets=("load",)))
+    assert described.problem is not None
+    assert [one.name for one in described.channels] == ["load"]
+
+
 def test_messages_about_columns_in_the_way_name_the_option(messy: pd.DataFrame) -> None:
-    for columns in (["date", "load", "remark"], ["date", "load", "written"]):
+    for columns in (["date", "load", "remark"], ["date", "load", "written"], ["", "date", "load"]):
         with pytest.raises(DataError, match=r"what is to be forecast with --data\.targets"):
             load_panel(messy[columns])

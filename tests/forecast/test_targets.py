@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.forecast.conftest import Fit, Train
-from tests.forecast.made import melted, wide_frame
+from tests.forecast.made import long_frame, melted, wide_frame
 from tests.training.signals import patchtst
 from tsattn.cli import main
 from tsattn.data import Reading
@@ -81,10 +81,31 @@ def test_asking_for_columns_goes_before_what_the_training_named(
         wide.predict(frame, reading=Reading(targets=("a", "b", "c"))),
         wide.predict(frame.drop(columns=["remark", "d"])),
     )
+    with pytest.raises(DataError, match="have to name c too"):
+        wide.predict(frame, reading=Reading(targets=("a", "b")))
     new = chosen.predict(frame, new_series=True, reading=Reading(targets=("a", "d")))
     assert list(new.columns) == ["date", "a", "d"]
     with pytest.raises(DataError, match="no column 'x' to forecast"):
         wide.predict(frame, reading=Reading(targets=("x",)))
+
+
+def test_the_target_of_a_long_file_chooses_no_series(train: Train) -> None:
+    forecaster = Forecaster.load(train(long_frame(), targets=["y"]))
+    frame = long_frame().pivot(index="ds", columns="unique_id", values="y")[-60:].reset_index()
+    frame = frame.rename(columns={"ds": "date"}).interpolate(limit_direction="both")
+    assert len(forecaster.predict(frame)) == forecaster.horizon
+    with pytest.raises(DataError, match="not trained on: 's9'"):
+        forecaster.predict(frame.assign(s9=1.0))
+
+
+def test_a_run_goes_on_with_its_targets_alone(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["--config", str(run / "config.yaml"), "--data.targets", "[a,b]"]
+    assert main(["fit", *again, "--ckpt_path", "last", "--trainer.max_epochs", "2"]) == 1
+    assert "channels ['a', 'b'] instead of ['a', 'c']" in capsys.readouterr().err
+    assert main(["test", *again, "--ckpt_path", "best"]) == 0
+    assert "note: trained on the channels a, c, scored on a, b" in capsys.readouterr().out
 
 
 def test_covariates_stay_beside_chosen_targets(train: Train) -> None:

@@ -47,6 +47,7 @@ def test_name_stands_for_the_key_of_a_recipe(name: str, network: str, key: str) 
         ("model.network.patch_length", "DLinear", "unknown setting"),
         ("horizon", "PatchTST", "changes what the validation loss measures"),
         ("loss", "PatchTST", "changes what the validation loss measures"),
+        ("targets", "PatchTST", "changes what the validation loss measures"),
         ("data.dataset", "PatchTST", "changes what the validation loss measures"),
         ("run_dir", "PatchTST", "not a setting to tune"),
         ("seed_everything", "PatchTST", "not a setting to tune"),

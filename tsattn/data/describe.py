@@ -1,6 +1,7 @@
 """What a data file holds, told as far as it can be read, however malformed it is."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tsattn.data.load import load_panel, require_file
 from tsattn.data.numerals import lenient_values, text_counts
 from tsattn.data.panel import Panel
 from tsattn.data.reading import Reading
+from tsattn.data.selecting import select_columns
 from tsattn.data.steps import find_irregularities, gap_texts, step_text
 from tsattn.data.table import Table, read_table
 from tsattn.data.timecolumn import find_time_column
@@ -163,6 +165,8 @@ def _of_table(table: Table, reading: Reading, name: str, problem: str) -> Descri
     if "unique_id" in table.lowered:
         skipped.add(table.lowered.index("unique_id"))
     channels = [column for column in range(len(table.columns)) if column not in skipped]
+    with suppress(DataError):  # names that are not there are the problem that is shown
+        channels, _ = select_columns(table.columns, channels, reading, table.label)
     statistics, more = _table_channels(table, channels, reading)
     return Description(name=name, facts=(*facts, *more), channels=statistics, notes=table.notes)
 

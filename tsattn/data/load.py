@@ -115,15 +115,14 @@ def load_panel(
     treatment = Treatment.of(reading)
     if info is not None:
         path = require_file(info, root)
-        panel = _read_benchmark(path, path.read_bytes(), info)
-        return _untreated(_selected(panel, reading), treatment)
+        return _untreated(_read_benchmark(path, path.read_bytes(), info, reading), treatment)
     path = _own_path(Path(dataset))
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     info = catalog.find_by_sha256(sha256)
     if info is not None:
-        panel = _read_benchmark(path, data, info, recognised=True)
-        return _untreated(_selected(panel, reading), treatment)
+        panel = _read_benchmark(path, data, info, reading, recognised=True)
+        return _untreated(panel, treatment)
     table = read_table(data, str(path), reading.delimiter)
     return read_own_table(table, reading, name=path.stem, path=path, sha256=sha256)
 
@@ -136,18 +135,6 @@ def _untreated(panel: Panel, treatment: Treatment) -> Panel:
         f"{panel.name} is read as published: missing, duplicates, gaps and time_zone do not apply"
     )
     return replace(panel, notes=(*panel.notes, note))
-
-
-def _selected(panel: Panel, reading: Reading) -> Panel:
-    columns, left = select_columns(panel.channels, range(panel.num_channels), reading, panel.name)
-    if not left:
-        return panel
-    return replace(
-        panel,
-        channels=tuple(panel.channels[column] for column in columns),
-        series=tuple(replace(s, values_RC=s.values_RC[:, columns]) for s in panel.series),
-        notes=(*panel.notes, *left),
-    )
 
 
 def _own_path(dataset: Path) -> Path:
@@ -180,7 +167,7 @@ def read_benchmark_frame(data: bytes) -> pd.DataFrame:
 
 
 def _read_benchmark(
-    path: Path, data: bytes, info: DatasetInfo, *, recognised: bool = False
+    path: Path, data: bytes, info: DatasetInfo, reading: Reading, *, recognised: bool = False
 ) -> Panel:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
@@ -190,7 +177,10 @@ def _read_benchmark(
     problems = shape_problems(frame, info)
     if problems:
         raise _damaged(path, info, "; ".join(problems))
-    values_RC = frame.iloc[:, 1:].to_numpy(np.float64)
+    names = tuple(map(str, frame.columns))
+    columns, left = select_columns(names, range(1, len(names)), reading, info.name)
+    channels = tuple(names[column] for column in columns)
+    values_RC = np.require(frame.iloc[:, columns].to_numpy(np.float64), requirements="W")
     parsed = parse_times(
         frame.iloc[:, 0].astype(str), day_first=None, label=f"{path}, column {info.time_column!r}"
     )
@@ -205,12 +195,13 @@ def _read_benchmark(
             f"not be comparable; `tsattn data verify {info.name}` says what differs"
         )
     notes += irregularity_notes(parsed.times)
-    notes += _value_notes(values_RC, tuple(frame.columns[1:]), info)
+    notes += _value_notes(values_RC, channels, info)
+    notes += left
     return Panel(
         name=info.name,
         path=path,
         sha256=sha256,
-        channels=tuple(str(name) for name in frame.columns[1:]),
+        channels=channels,
         series=(Series(info.name, parsed.times, values_RC),),
         step=pd.Timedelta(seconds=info.step_seconds),
         step_seconds=float(info.step_seconds),

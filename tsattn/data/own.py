@@ -139,7 +139,7 @@ def _read_wide(table: Table, reading: Reading, treatment: Treatment, name: str) 
     if unnamed:
         raise DataError(
             f"{table.label}: column {unnamed[0]} has no name; name it, or remove it if it only "
-            "counts the rows"
+            "counts the rows, or name what is to be forecast with --data.targets"
         )
     table, times, notes = table_times(table, time, reading, None, treatment)
     groups = [np.arange(len(times))]

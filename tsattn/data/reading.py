@@ -1,7 +1,10 @@
 """How to read a user's own file where its content does not decide."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from tsattn.errors import ConfigError
 
 Layout = Literal["wide", "long"]
 Missing = Literal["error", "interpolate", "mask"]
@@ -41,3 +44,22 @@ class Reading:
     time_zone: str | None = None
     covariates: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a text in the place of several names."""
+        column_names(self.targets, "targets")
+
+
+def column_names(given: Sequence[str] | None, what: str) -> tuple[str, ...]:
+    """Return names of columns as a tuple.
+
+    Args:
+        given: the names; None are none.
+        what: what messages call them.
+
+    Raises:
+        ConfigError: one text, whose letters would be taken for names.
+    """
+    if isinstance(given, str):
+        raise ConfigError(f"{what} are several names, got {given!r}; write [{given!r}]")
+    return tuple(given or ())

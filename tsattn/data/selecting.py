@@ -39,11 +39,10 @@ def select_columns(
     for what, given in (("to forecast", reading.targets), ("for a covariate", _of_file(reading))):
         missing = [name for name in given if name not in there]
         if missing:
-            near = get_close_matches(missing[0], there, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = " (it is the time, or a covariate)" if missing[0] in names else ""
             raise DataError(
-                f"{label}: no column {_listed(missing)} {what}{hint}; the columns are "
-                f"{_listed(there)}"
+                f"{label}: no column {_listed(missing)} {what}{hint or _nearest(missing[0], there)}"
+                f"; the columns are {_listed(there)}"
             )
     wanted = {*reading.targets, *reading.covariates}
     kept = [column for column in columns if names[column] in wanted]
@@ -63,6 +62,12 @@ def require_wide(reading: Reading, label: str) -> None:
             f"{label}: the long layout forecasts y, so {_listed(others)} cannot be a target; leave "
             "--data.targets out, rename the column to y, or use --data.layout wide"
         )
+
+
+def _nearest(name: str, there: Sequence[str]) -> str:
+    lowered = {one.casefold(): one for one in there}
+    near = get_close_matches(name.casefold(), list(lowered), n=1)
+    return f" (did you mean {lowered[near[0]]!r}?)" if near else ""
 
 
 def _of_file(reading: Reading) -> list[str]:

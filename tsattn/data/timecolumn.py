@@ -68,8 +68,8 @@ def find_time_column(table: Table, given: str | None) -> int:
         names = [table.columns[column] for column in found]
         raise DataError(
             f"{table.label}: columns {_listed(names)} all hold timestamps; say which is the time "
-            f"with --data.time_column {names[0]}, and remove the others, or name what is to be "
-            "forecast with --data.targets"
+            f"with --data.time_column {names[0]}; the others are no channels: remove them, or name "
+            "what is to be forecast with --data.targets"
         )
     header = table.columns[found[0]]
     first_line = pd.Series([header])

@@ -62,7 +62,7 @@ def _wide(
     if unnamed:
         raise DataError(
             f"{source.table.label}: column {unnamed[0]} has no name; name it, or remove it if it "
-            "only counts the rows"
+            "only counts the rows, or name what is to be forecast with --data.targets"
         )
     names = tuple(source.table.columns[column] for column in columns)
     known = match(names, trained, source.table.label, new_series=new_series, columns=True)
@@ -206,7 +206,21 @@ def channel_columns(
         # those that lack are named when names are matched
         there = tuple(name for name in trained.names if name in names)
         reading = replace(reading, targets=there)
-    return select_columns(names, columns, reading, source.table.label)
+    selected = select_columns(names, columns, reading, source.table.label)
+    if reading.targets and trained.layout == "wide" and not new_series:
+        _require_all(reading.targets, trained, source)
+    return selected
+
+
+def _require_all(targets: Sequence[str], trained: Trained, source: Source) -> None:
+    """Refuse to choose some of the channels that a network sees together."""
+    left = [name for name in trained.names if name not in targets and name in source.table.columns]
+    if left:
+        raise DataError(
+            f"{source.table.label}: the network forecasts {', '.join(trained.names)} together, so "
+            f"the targets (--targets) have to name {', '.join(left)} too; leave other columns out "
+            "of the forecast afterwards"
+        )
 
 
 def long_columns(table: Table) -> tuple[int, int, int]:

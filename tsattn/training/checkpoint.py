@@ -25,7 +25,7 @@ RECORD = "tsattn"
 FORMAT = 1
 
 _DATA_OF_A_RUN = (
-    *("name", "sha256", "borders", "calendar", "context", "horizon", "batch_size"),
+    *("name", "sha256", "channels", "borders", "calendar", "context", "horizon", "batch_size"),
     *("covariates", "treatment"),
 )
 _PLAIN = (str, int, float, bool, type(None))

@@ -19,7 +19,7 @@ from tsattn.data import (
     loader,
     prepare,
 )
-from tsattn.data.reading import Duplicates, Gaps, Layout, Missing
+from tsattn.data.reading import Duplicates, Gaps, Layout, Missing, column_names
 from tsattn.data.steps import encode_step
 from tsattn.data.treatment import Treatment, describe_treatment
 from tsattn.data.windows import WindowBatch, Windows
@@ -116,7 +116,11 @@ class ForecastData(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.borders = borders
         self.calendar = calendar
-        self.covariates = (known_future or [], past or [], static or [])
+        self.covariates = (
+            column_names(known_future, "known_future"),
+            column_names(past, "past"),
+            column_names(static, "static"),
+        )
         self.reading = Reading(
             delimiter=delimiter,
             decimal=decimal,
@@ -124,7 +128,7 @@ class ForecastData(L.LightningDataModule):
             time_column=time_column,
             layout=layout,
             covariates=tuple(name for names in self.covariates for name in names),
-            targets=tuple(targets or ()),
+            targets=column_names(targets, "targets"),
             missing=missing,
             duplicates=duplicates,
             gaps=gaps,
@@ -214,11 +218,16 @@ class ForecastData(L.LightningDataModule):
                 "this checkpoint was trained on all rows, those of validation and test included, "
                 "so a score would say nothing; its result.json names the run that was validated"
             )
-        if trained and trained["sha256"] != self.prepared.panel.sha256:
-            now = self.prepared.panel
+        now = self.prepared.panel
+        if trained and trained["sha256"] != now.sha256:
             print(
                 f"note: trained on {trained['name']} ({trained['sha256'][:8]}), scored on "
                 f"{now.name} ({now.sha256[:8]}) with that data's own scaler"
+            )
+        elif trained and trained["channels"] != list(now.channels):
+            print(
+                f"note: trained on the channels {', '.join(trained['channels'])}, scored on "
+                f"{', '.join(now.channels)}"
             )
 
     def setup(self, stage: str | None = None) -> None:
@@ -241,6 +250,7 @@ class ForecastData(L.LightningDataModule):
         """Return what a forecast on new data needs to know, in plain values and tensors."""
         prepared, panel = self.prepared, self.prepared.panel
         covariates = prepared.covariates.record() if prepared.covariates else {}
+        chosen = self.reading.targets and panel.layout == "wide"
         return covariates | {
             "name": panel.name,
             "sha256": panel.sha256,
@@ -261,7 +271,7 @@ class ForecastData(L.LightningDataModule):
             "integers": panel.integers,
             "treatment": describe_treatment(panel.treatment, panel.treated),
             "notes": list(prepared.notes),
-            **({"targets_chosen": True} if self.reading.targets else {}),
+            **({"targets_chosen": True} if chosen else {}),
             **({"whole": True} if self.whole else {}),
             **({"clock": panel.clock} if panel.clock else {}),
         }

@@ -22,7 +22,7 @@ _OF_THE_DATA = (
     "past_covariates",
     "static_covariates",
 )
-_COVARIATES = ("known_future", "past", "static")
+_COLUMNS = ("targets", "known_future", "past", "static")
 _OF_ONE_CALL = (
     "calibrate",
     "config",
@@ -99,7 +99,7 @@ def as_recipe(given: Namespace, parser: ArgumentParser, recipes: Sequence[str]) 
     settings = {k: v for k, v in yaml.safe_load(text).items() if k not in _OF_ONE_CALL}
     # what is not used is left out, as in files from before
     data = settings["data"].items()
-    settings["data"] = {k: v for k, v in data if v is not None or k not in _COVARIATES}
+    settings["data"] = {k: v for k, v in data if v is not None or k not in _COLUMNS}
     network = settings["model"]["network"].get("init_args", {})
     for name, off in LATER_OPTIONS.items():
         if network.get(name, ...) == off:

@@ -25,6 +25,7 @@ NOT_COMPARABLE = (
     "data.known_future",
     "data.past",
     "data.static",
+    "data.targets",
     "model.loss",
     "model.quantile",
     "trainer.limit_val_batches",
