@@ -263,6 +263,7 @@ def child(rank, port):
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     torch.save(train(slice(30 * rank, 30 * rank + 30)), f"two{rank}.pt")
+    distributed.barrier()  # a process that leaves early may abort
     distributed.destroy_process_group()
 
 if __name__ == "__main__":

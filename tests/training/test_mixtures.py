@@ -283,6 +283,7 @@ def child(rank, port):
     state = train(slice(30 * rank, 30 * rank + 30))
     if rank == 0:
         torch.save(state, "two.pt")
+    distributed.barrier()  # a process that leaves early may abort
     distributed.destroy_process_group()
 
 if __name__ == "__main__":

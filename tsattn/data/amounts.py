@@ -1,4 +1,7 @@
-"""Numbers of things as people write them."""
+"""Numbers and lists of things as people write them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 _SAME = frozenset({"series"})  # one or many
 
@@ -11,3 +14,23 @@ def plural(number: int, noun: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Write a number of things: ``1 row``, ``2 rows``, ``3 series``."""
     return f"{number} {plural(number, noun)}"
+
+
+def listed(
+    things: Sequence[Any], show: Callable[[Any], str] = str, *, most: int = 5, between: str = ", "
+) -> str:
+    """List things as far as people read: ``a, b and 3 more``.
+
+    Args:
+        things: any number of them.
+        show: how one is written; names that are quoted take ``repr``.
+        most: how many are shown.
+        between: what stands between two.
+    """
+    more = f" and {len(things) - most} more" if len(things) > most else ""
+    return between.join(show(one) for one in things[:most]) + more
+
+
+def quoted(names: Sequence[str]) -> str:
+    """List names in quotes: ``'a', 'b' and 3 more``, eight at most."""
+    return listed(names, repr, most=8)

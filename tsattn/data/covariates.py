@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tsattn.data.amounts import quoted
 from tsattn.data.calendar import FEATURES, calendar_marks
 from tsattn.data.panel import Panel
 from tsattn.data.scaling import Scaler
@@ -160,14 +161,14 @@ def name_covariates(
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise DataError(
-            f"{_listed(twice)} named as covariate twice; a column is one of --data.known_future, "
+            f"{quoted(twice)} named as covariate twice; a column is one of --data.known_future, "
             "--data.past and --data.static"
         )
     columns = set(panel.channels)
     calendar = tuple(one for one in known_future if one not in columns and one in FEATURES)
     if calendar and panel.integers:
         raise DataError(
-            f"{panel.name}: the time counts steps and has no calendar, so {_listed(calendar)} "
+            f"{panel.name}: the time counts steps and has no calendar, so {quoted(calendar)} "
             "cannot be known ahead; leave calendar features out of --data.known_future, or bring "
             "timestamps"
         )
@@ -176,14 +177,14 @@ def name_covariates(
         raise DataError(_missing(panel, missing))
     if static and panel.layout == "wide":
         raise DataError(
-            f"{panel.name}: static features ({_listed(static)}) tell series apart, and a wide "
+            f"{panel.name}: static features ({quoted(static)}) tell series apart, and a wide "
             "layout is one series; bring the long layout: unique_id, ds, y, and a column for "
             "each feature that is constant within each unique_id"
         )
     targets = panel.channels[:1] if panel.layout == "long" else panel.channels
     if not set(targets) - set(given):
         raise DataError(
-            f"{panel.name}: {_listed(given)} are covariates, so nothing is left to forecast; leave "
+            f"{panel.name}: {quoted(given)} are covariates, so nothing is left to forecast; leave "
             f"out what shall be forecast{' (y)' if panel.layout == 'long' else ''}"
         )
     known = tuple(one for one in known_future if one in columns)
@@ -248,7 +249,7 @@ def split_covariates(panel: Panel, names: CovariateNames) -> tuple[Panel, PanelC
         changing = [name for name in names.static if np.ptp(one.values_RC[:, places[name]])]
         if changing:
             raise DataError(
-                f"{panel.name}: static {_listed(changing)} changes within series {one.id!r}; what "
+                f"{panel.name}: static {quoted(changing)} changes within series {one.id!r}; what "
                 "changes with time belongs to --data.known_future or --data.past"
             )
     series = tuple(replace(one, values_RC=one.values_RC[:, kept]) for one in panel.series)
@@ -280,12 +281,7 @@ def _missing(panel: Panel, missing: Sequence[str]) -> str:
     if missing[0] == panel.time_column:
         hint = " (it is the time)"
     return (
-        f"{panel.name}: no column {_listed(missing)} for a covariate{hint}; the columns are "
-        f"{_listed(panel.channels)}, and --data.known_future also takes the calendar features "
+        f"{panel.name}: no column {quoted(missing)} for a covariate{hint}; the columns are "
+        f"{quoted(panel.channels)}, and --data.known_future also takes the calendar features "
         f"{', '.join(FEATURES)}"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(repr(name) for name in names[:8]) + more

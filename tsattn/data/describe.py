@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data import catalog
+from tsattn.data.amounts import listed
 from tsattn.data.load import load_panel, require_file
 from tsattn.data.numerals import lenient_values, text_counts
 from tsattn.data.panel import Panel
@@ -184,13 +185,8 @@ def _table_channels(
     ]
     without = [repr(one.name) for one in channels if not one.count]
     told = [f"{one.text} in {one.name!r}" for one in channels if one.count and one.text]
-    facts = [("columns without a number", _few(without)), ("cells of text", _few(told))]
+    facts = [("columns without a number", listed(without)), ("cells of text", listed(told))]
     return tuple(one for one in channels if one.count), [fact for fact in facts if fact[1]]
-
-
-def _few(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
-    return ", ".join(texts[:5]) + more
 
 
 def _span_facts(table: Table, times: pd.DatetimeIndex) -> list[tuple[str, str]]:

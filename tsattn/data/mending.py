@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import listed
 from tsattn.data.grid import Merged, fill_grid, merge, usual_step
 from tsattn.data.numerals import channel_values
 from tsattn.data.panel import Step
@@ -125,8 +126,6 @@ def _require_values(
         for place in np.flatnonzero(np.isnan(values).all(axis=0))
     ]
     if empty:
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise DataError(
-            f"{table.label}: no value at all in {', '.join(empty[:5])}{more}; remove what was "
-            "never measured"
+            f"{table.label}: no value at all in {listed(empty)}; remove what was never measured"
         )

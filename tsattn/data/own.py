@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tsattn.data.amounts import plural
+from tsattn.data.amounts import listed, plural
 from tsattn.data.frames import LONG_COLUMNS, plain_frame
 from tsattn.data.mending import Mended, mend
 from tsattn.data.numerals import covariate_values, with_flags
@@ -21,8 +21,6 @@ from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import clock_of
 from tsattn.errors import DataError
-
-_SHOWN = 5
 
 
 def read_own_frame(frame: pd.DataFrame, reading: Reading) -> Panel:
@@ -196,9 +194,8 @@ def _constant_notes(series: Sequence[Series], channels: Sequence[str]) -> tuple[
     constant: list[str] = []
     for one in series:
         for place in np.flatnonzero(spread(one.values_RC) == 0):
-            constant.append(repr(one.id) if len(series) > 1 else repr(channels[int(place)]))
+            constant.append(one.id if len(series) > 1 else channels[int(place)])
     if not constant:
         return ()
-    more = f" and {len(constant) - _SHOWN} more" if len(constant) > _SHOWN else ""
     kind = plural(len(constant), "series" if len(series) > 1 else "channel")
-    return (f"constant {kind}, standardised with scale 1: {', '.join(constant[:_SHOWN])}{more}",)
+    return (f"constant {kind}, standardised with scale 1: {listed(constant, repr)}",)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.calendar import HOURLY_FOUR, calendar_marks
 from tsattn.data.covariates import (
     FittedCovariates,
@@ -185,9 +186,7 @@ def _constant_notes(panel: Panel, borders: Sequence[Borders]) -> tuple[str, ...]
             held.append(series.id if panel.layout == "long" else panel.channels[place])
     if not held:
         return ()
-    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-    names = ", ".join(map(repr, held[:5]))
-    return (f"constant in the training rows, standardised with scale 1: {names}{more}",)
+    return (f"constant in the training rows, standardised with scale 1: {listed(held, repr)}",)
 
 
 def _fitting_series(
@@ -260,23 +259,19 @@ def _borders_of(
 def _short_notes(
     panel: Panel, dropped: Sequence[int], partial: Sequence[int], needed: int
 ) -> tuple[str, ...]:
-    def names(indices: Sequence[int]) -> str:
-        shown = [
-            f"{panel.series[index].id!r} ({panel.series[index].num_rows} rows)"
-            for index in indices[:5]
-        ]
-        return ", ".join(shown) + (f" and {len(indices) - 5} more" if len(indices) > 5 else "")
+    def name(index: int) -> str:
+        return f"{panel.series[index].id!r} ({panel.series[index].num_rows} rows)"
 
     notes: list[str] = []
     if dropped:
         notes.append(
             f"{len(dropped)} of {panel.num_series} series are left out, too short for a window of "
-            f"{needed} rows in any part: {names(dropped)}"
+            f"{needed} rows in any part: {listed(dropped, name)}"
         )
     if partial:
         notes.append(
             f"{len(partial)} of {panel.num_series} series are too short for windows of {needed} "
-            f"rows in every part and serve only some: {names(partial)}"
+            f"rows in every part and serve only some: {listed(partial, name)}"
         )
     return tuple(notes)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import listed
 from tsattn.data.panel import Step
 from tsattn.data.stacked import stacked_error
 from tsattn.data.steps import Irregularities, find_irregularities, follows, infer_step
@@ -78,15 +79,16 @@ def irregular(table: Table, times: pd.DatetimeIndex, rows: np.ndarray, series: s
             f"({examples}), each already in a row before; keep one row per timestamp, or set "
             f"--data.duplicates first, last or mean{many}{clock_hint(times, found.duplicated)}"
         )
-    shown = "; ".join(
-        f"{table.where(rows[[row]])} ({table.stamp(times[row])}) comes "
-        f"{table.apart(times[row] - times[row - 1])} after the row above"
-        for row in found.uneven[:_SHOWN]
-    )
-    more = f" and {len(found.uneven) - _SHOWN} more" if len(found.uneven) > _SHOWN else ""
+
+    def step(row: int) -> str:
+        apart = table.apart(times[row] - times[row - 1])
+        where = table.where(rows[[row]])
+        return f"{where} ({table.stamp(times[row])}) comes {apart} after the row above"
+
+    shown = listed(found.uneven, step, most=_SHOWN, between="; ")
     usual = found.usual.removesuffix(" s") if table.integers else found.usual
     return DataError(
-        f"{label}: irregular step: usual is {usual}, but {shown}{more}; fill the missing "
+        f"{label}: irregular step: usual is {usual}, but {shown}; fill the missing "
         "rows or resample to one step, or set --data.gaps regularise together with --data.missing "
         f"interpolate or mask{clock_hint(times, found.uneven)}"
     )

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from tsattn.data.amounts import listed
 from tsattn.data.calendar import FEATURES
 from tsattn.data.reading import Reading
 from tsattn.errors import DataError
-
-_SHOWN = 8
 
 
 def select_columns(
@@ -76,5 +75,4 @@ def _of_file(reading: Reading) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) if name else "one without a name" for name in names[:_SHOWN]) + more
+    return listed(names, lambda name: repr(name) if name else "one without a name", most=8)

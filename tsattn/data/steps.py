@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
+from tsattn.data.amounts import listed
 from tsattn.data.panel import Step
 
 _BUSINESS_DAY = "a business day"
@@ -192,9 +193,8 @@ def decode_step(text: str) -> Step:
 
 def gap_texts(times: pd.DatetimeIndex, rows: Sequence[int], limit: int = 5) -> str:
     """Describe the distances before some rows: ``from A to B (2 h)``."""
-    shown = [
-        f"{times[row - 1]} to {times[row]} ({step_text(times[row] - times[row - 1])})"
-        for row in rows[:limit]
-    ]
-    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
-    return ", ".join(shown) + more
+
+    def gap(row: int) -> str:
+        return f"{times[row - 1]} to {times[row]} ({step_text(times[row] - times[row - 1])})"
+
+    return listed(rows, gap, most=limit)

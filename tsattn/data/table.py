@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import listed, plural
 from tsattn.data.decoding import decode
 from tsattn.data.delimiters import (
     DELIMITERS,
@@ -125,9 +126,8 @@ class Table:
     def where(self, rows: Sequence[int] | np.ndarray) -> str:
         """Name rows as people find them: ``lines 5, 9 and 4 more``."""
         indices = list(rows)
-        shown = ", ".join(str(self.positions[index]) for index in indices[:_SHOWN])
-        more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
-        return f"{self.unit}{'s' if len(indices) > 1 else ''} {shown}{more}"
+        shown = listed(indices, lambda index: str(self.positions[index]), most=_SHOWN)
+        return f"{plural(len(indices), self.unit)} {shown}"
 
 
 def read_table(data: bytes, label: str, delimiter: str | None) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import quoted
 from tsattn.data.integers import from_integers, holds_integers
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
@@ -46,7 +47,7 @@ def find_time_column(table: Table, given: str | None) -> int:
         hint = f" (nearest: {close[0]})" if close else ""
         raise DataError(
             f"{table.label}: no time column {given!r}{hint}; the columns are "
-            f"{_listed(table.columns)}"
+            f"{quoted(table.columns)}"
         )
     found = [column for column in range(len(table.columns)) if _holds_time(table, column)]
     if not found:
@@ -60,14 +61,14 @@ def find_time_column(table: Table, given: str | None) -> int:
             for column, name in enumerate(table.columns[:_SHOWN])
         )
         raise DataError(
-            f"{table.label}: no time column: none of the columns {_listed(table.columns)} holds "
+            f"{table.label}: no time column: none of the columns {quoted(table.columns)} holds "
             f"timestamps (first cells: {first}); add one such as 2020-12-31 23:00:00, or name it "
             "with --data.time_column"
         )
     if len(found) > 1:
         names = [table.columns[column] for column in found]
         raise DataError(
-            f"{table.label}: columns {_listed(names)} all hold timestamps; say which is the time "
+            f"{table.label}: columns {quoted(names)} all hold timestamps; say which is the time "
             f"with --data.time_column {names[0]}; the others are no channels: remove them, or name "
             "what is to be forecast with --data.targets"
         )
@@ -79,11 +80,6 @@ def find_time_column(table: Table, given: str | None) -> int:
             "a line of column names first"
         )
     return found[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(repr(name) for name in names[:8]) + more
 
 
 def _holds_time(table: Table, column: int) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.errors import ConfigError, DataError
 from tsattn.forecast.adaptive import adaptive_bands
 from tsattn.forecast.covariates import covariates_of
@@ -294,8 +295,7 @@ def _undefined_notes(made: Backtest) -> tuple[str, ...]:
 
 
 def _listed(names: tuple[str, ...], chosen_K: Tensor) -> str:
-    chosen = [repr(names[place]) for place in chosen_K.nonzero().flatten()]
-    return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")
+    return listed([names[place] for place in chosen_K.nonzero().flatten()], repr)
 
 
 def _require_scores(made: Backtest, history: History) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tsattn.data.amounts import listed
 from tsattn.data.catalog import CATALOG
 from tsattn.data.steps import step_text
 from tsattn.forecast.trained import Trained
@@ -123,14 +124,13 @@ def _covariates(trained: Trained) -> str:
 def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
     data = record["data"]
     dataset = (result or {}).get("dataset", {})
-    names = [_cell(one) for one in trained.names[:_SHOWN]]
-    more = f" and {len(trained.names) - _SHOWN} more" if len(trained.names) > _SHOWN else ""
+    names = listed(trained.names, _cell, most=_SHOWN)
     plural = "channels" if trained.layout == "wide" else "series"
     rows = [
         ("name", _cell(data.get("name", "unknown"))),
         ("sha256 of the file", f"`{data.get('sha256', 'unknown')}`"),
         ("rows", dataset.get("rows", "not recorded")),
-        (plural, f"{len(trained.names)}: {', '.join(names)}{more}"),
+        (plural, f"{len(trained.names)}: {names}"),
         ("step", step_text(trained.step)),
         ("season", f"{trained.season} rows"),
         ("calendar features", ", ".join(trained.calendar) or "none"),
@@ -185,9 +185,8 @@ def _intervals(record: Mapping[str, Any], trained: Trained) -> str:
     )
     without = without_intervals(calibration, trained.names)
     if without:
-        more = f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
-        shown = ", ".join(map(_cell, without[:_SHOWN]))
-        text += f" Of too few validation windows, and so without intervals: {shown}{more}."
+        shown = listed(without, _cell, most=_SHOWN)
+        text += f" Of too few validation windows, and so without intervals: {shown}."
     return text
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.covariates import FittedCovariates
 from tsattn.data.numerals import NOTHING, covariate_values, with_flags
 from tsattn.data.table import Table
@@ -17,8 +18,6 @@ from tsattn.forecast.history import History
 from tsattn.forecast.reading import channel_columns, long_columns, time_column_of, times_of
 from tsattn.forecast.sources import Source
 from tsattn.forecast.trained import Trained
-
-_SHOWN = 5
 
 
 def require_known(trained: Trained) -> None:
@@ -251,12 +250,10 @@ def _rows_at(
     found = index[unique].get_indexer(asked)
     missing = wanted[found < 0]
     if len(missing):
-        shown = ", ".join(str(one) for one in missing[:_SHOWN])
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise DataError(
             f"{table.label}: {len(missing)} of the {len(wanted)} rows of the horizon{suffix} are "
-            f"missing: {shown}{more}; covariates that are known ahead are needed for every step "
-            f"from {wanted[0]} to {wanted[-1]}"
+            f"missing: {listed(list(missing))}; covariates that are known ahead are needed for "
+            f"every step from {wanted[0]} to {wanted[-1]}"
         )
     return group[unique][found]
 

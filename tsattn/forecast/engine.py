@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.calendar import calendar_marks, future_times
 from tsattn.data.covariates import RowCovariates
 from tsattn.data.scaling import Scaler
@@ -243,9 +244,8 @@ def require_finite(forecast_WHK: Tensor, history: History) -> None:
     if finite_WHK.all():
         return
     bad = (~finite_WHK).flatten(0, 1).any(dim=0).nonzero().flatten().tolist()
-    names = ", ".join(repr(history.names[place]) for place in bad[:5])
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    names = listed(bad, lambda place: repr(history.names[place]))
     raise DataError(
-        f"{history.source.table.label}: no finite forecast for {names}{more}: standardised by "
+        f"{history.source.table.label}: no finite forecast for {names}: standardised by "
         "the training's mean and deviation, the values are beyond float32; look at their unit"
     )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import listed
 from tsattn.data.integers import to_integers
 from tsattn.data.treatment import STRICT, Treatment
 from tsattn.data.zones import wall_time
@@ -79,10 +80,9 @@ class History:
         """
         empty = np.flatnonzero(np.isnan(self.values_KN).all(axis=1))
         if len(empty) and self.treatment.missing == "interpolate":
-            names = ", ".join(repr(self.names[place]) for place in empty[:5])
-            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            names = listed(list(empty), lambda place: repr(self.names[place]))
             raise DataError(
-                f"{self.source.table.label}: no value of {names}{more} among the last rows, so "
+                f"{self.source.table.label}: no value of {names} among the last rows, so "
                 "there is nothing to interpolate between; bring rows with values, remove the "
                 "series, or set --data.missing mask"
             )

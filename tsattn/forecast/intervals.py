@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.scaling import Scaler
 from tsattn.errors import CheckpointError, ConfigError
 from tsattn.forecast.trained import Trained
@@ -183,9 +184,8 @@ def places_of(names: Sequence[str], known: Sequence[int | None]) -> list[int]:
     """
     new = [name for name, place in zip(names, known, strict=True) if place is None]
     if new:
-        more = f" and {len(new) - 5} more" if len(new) > 5 else ""
         raise ConfigError(
-            f"levels: {', '.join(map(repr, new[:5]))}{more} was not trained on, so no validation "
+            f"levels: {listed(new, repr)} was not trained on, so no validation "
             "window says how far forecasts of it may be wrong; forecast new series without levels"
         )
     return [place for place in known if place is not None]

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
+from tsattn.data.amounts import quoted
 from tsattn.data.frames import LONG_COLUMNS
 from tsattn.errors import DataError
 from tsattn.forecast.trained import Trained
-
-_SHOWN = 8
 
 
 def match(
@@ -35,14 +34,14 @@ def match(
     absent = set(places) - set(names) if trained.layout == "wide" else ()
     missing = [name for name in trained.names if name in absent]
     plural = "channels" if trained.layout == "wide" else "series"
-    problems = [f"{plural} missing: {_listed(missing)}"] if missing else []
+    problems = [f"{plural} missing: {quoted(missing)}"] if missing else []
     if extra:
-        problems.append(f"not trained on: {_listed(extra)}")
+        problems.append(f"not trained on: {quoted(extra)}")
     if problems:
         choose = "" if missing or not columns else ", leave them out with --targets"
         raise DataError(
             f"{label}: {'; '.join(problems)}. The network was trained on the {plural} "
-            f"{_listed(trained.names)}; rename or remove columns{choose}, or forecast what it "
+            f"{quoted(trained.names)}; rename or remove columns{choose}, or forecast what it "
             f"never saw with --new-series (new_series=True){_hint(extra, trained.names)}"
         )
     return found
@@ -58,8 +57,3 @@ def _hint(extra: Sequence[str], known: Sequence[str]) -> str:
                     "fraction: convert them, for example with astype(int)"
                 )
     return ". A long table has the columns unique_id, ds and y" if is_long else ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + more

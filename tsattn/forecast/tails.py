@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tsattn.data.amounts import listed
 from tsattn.data.grid import Merged, merge, num_missing
 from tsattn.data.panel import Step
 from tsattn.data.regularity import irregular
@@ -180,7 +181,5 @@ def _require_rows(
         if length < rows
     ]
     if short:
-        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
-        raise DataError(
-            f"{'; '.join(short[:5])}{more}, but {rows} are needed ({needed}); bring more rows"
-        )
+        found = listed(short, between="; ")
+        raise DataError(f"{found}, but {rows} are needed ({needed}); bring more rows")

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tsattn.data.amounts import listed
 from tsattn.errors import ConfigError, DataError, ExistsError
 from tsattn.training.checkpoint import RECORD, load_network, read_checkpoint
 from tsattn.training.conformal import (
@@ -80,10 +81,9 @@ def calibrate_best(
         calibration, panel.ids if panel.layout == "long" else panel.channels
     )
     if lacking:
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         why = "" if limit is None else f" (--trainer.limit_val_batches {limit})"
         print(
-            f"note: {', '.join(map(repr, lacking[:5]))}{more}: too few validation windows{why}, so "
+            f"note: {listed(lacking, repr)}: too few validation windows{why}, so "
             "there are no intervals of them"
         )
     return summary_of(calibration)

@@ -9,6 +9,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.windows import WindowBatch
 from tsattn.errors import ConfigError, NonFiniteLossError
 from tsattn.metrics import QuantileErrors, WindowErrors
@@ -300,7 +301,7 @@ class ForecastTask(L.LightningModule):
         data = _non_finite(batch.past_BTC) + _non_finite(batch.future_BHC)
         names = dict(enumerate(self._data.prepared.panel.channels)) if self._data else {}
         bad = [names.get(channel, str(channel)) for channel in data or channels]
-        named = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+        named = listed(bad, most=10) or "unknown (an auxiliary loss)"
         advice = (
             "its standardised values are beyond float32; mend the data"
             if data
@@ -308,7 +309,7 @@ class ForecastTask(L.LightningModule):
         )
         raise NonFiniteLossError(
             f"the {part} loss became {loss.item()} in epoch {self.current_epoch + 1}, "
-            f"batch {batch_idx + 1}, channel {named or 'unknown (an auxiliary loss)'}; "
+            f"batch {batch_idx + 1}, channel {named}; "
             f"checkpoints of earlier epochs are kept; {advice}"
         )
 
