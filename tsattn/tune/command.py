@@ -13,6 +13,7 @@ from rich.console import Console
 from tsattn.data import load_panel
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.interrupts import sigterm_as_ctrl_c
 from tsattn.options import CommandParser
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import write_atomically
@@ -73,7 +74,8 @@ def tune(words: Sequence[str]) -> int:
     with mine.claimed():
         study = open_study(url, name, space.describe(), recipe.text, pruner=pruner)
     study.sampler = SeededTPE(given.seed, study)
-    return _Tuning(given, recipe, space, study, folder, url).run()
+    with sigterm_as_ctrl_c():
+        return _Tuning(given, recipe, space, study, folder, url).run()
 
 
 class _Tuning:

@@ -63,14 +63,15 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
     until(lambda: not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock")))
     assert not list((tmp_path / "killed" / "results").glob("*.csv"))
 
-    before = epochs(cache)
-    interrupted = run("killed")
-    until(lambda: both_are_behind(before))
-    interrupted.send_signal(signal.SIGINT)
-    status, out = end(interrupted)
-    assert status == 130
-    assert "interrupted; the same command goes on" in out
-    assert not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock"))
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        before = epochs(cache)
+        interrupted = run("killed")
+        until(lambda before=before: both_are_behind(before))
+        interrupted.send_signal(asked)
+        status, out = end(interrupted)
+        assert status == 130
+        assert "interrupted; the same command goes on" in out
+        assert not any(CellFolder(lock.parent).is_busy for lock in cache.glob("cells/*/lock"))
 
     status, out = end(run("killed"))
     assert status == 0, out
@@ -80,7 +81,7 @@ def test_grid_killed_interrupted_and_resumed_gives_the_rows_of_two_runners_at_on
     for log in cache.glob("cells/*/log.txt"):
         text = log.read_text(encoding="utf-8")
         assert text.count(f"epoch 1/{EPOCHS}") == 1, "it began anew"
-        assert text.count(": process ") == 3
+        assert text.count(": process ") == 4
     kept = sorted(path.name for path in (one / "checkpoints" / "patchtst").iterdir())
     assert len(kept) == 2
     for name in kept:

@@ -18,6 +18,7 @@ from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
+from tsattn.interrupts import sigterm_as_ctrl_c
 from tsattn.options import CommandParser
 from tsattn.training.hardware import usable_cores
 
@@ -28,7 +29,7 @@ def grid_command(words: Sequence[str]) -> int:
     """Run ``tsattn bench run`` or ``plan`` as typed after ``tsattn bench``.
 
     Returns:
-        The exit status: 1 where a cell failed, 130 after Ctrl-C.
+        The exit status: 1 where a cell failed, 130 after Ctrl-C or SIGTERM.
 
     Raises:
         ConfigError: a grid, a selection or a number that cannot work.
@@ -46,7 +47,8 @@ def grid_command(words: Sequence[str]) -> int:
     if not console.is_terminal:
         console = Console(width=200)  # a file has room for every column
     try:
-        return _SUBCOMMANDS[given.subcommand].run(cells, results, costs, options, console)
+        with sigterm_as_ctrl_c():
+            return _SUBCOMMANDS[given.subcommand].run(cells, results, costs, options, console)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on, each cell from its last epoch")
         return _INTERRUPTED
