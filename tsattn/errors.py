@@ -25,6 +25,10 @@ class CheckpointError(TsattnError, RuntimeError):
     """A checkpoint that cannot be read, or that belongs to another network or to other data."""
 
 
+class CheckpointNotSavedError(CheckpointError):
+    """A checkpoint that could not be written; the one before it is whole."""
+
+
 class NonFiniteLossError(TsattnError, ArithmeticError):
     """Training met a loss that is NaN or infinite."""
 

@@ -20,7 +20,7 @@ from tsattn.bench.mixture_timing import MixtureTiming
 from tsattn.bench.timing import Spread
 from tsattn.bench.train import TrainTiming
 from tsattn.errors import ExistsError
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 
 Timings = (
     Sequence[KernelTiming]

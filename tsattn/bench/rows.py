@@ -7,7 +7,6 @@ when the cell is run again its next row supersedes that one. A row with scores i
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from tsattn.errors import DataError, ExistsError
+from tsattn.files import replacing
 
 SCHEMA = 1
 _LOCK_SECONDS = 120
@@ -235,12 +235,8 @@ def _append(path: Path, row: Row, complete: Callable[[Row], Row] | None) -> Row:
     if complete is not None:
         row = complete(row)
     before = path.read_bytes() if path.is_file() else _line(COLUMNS)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(before + _line(_text(value) for value in asdict(row).values()))  # pyright: ignore
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with replacing(path, durable=True) as file:
+        file.write_bytes(before + _line(_text(value) for value in asdict(row).values()))  # pyright: ignore
     return row
 
 

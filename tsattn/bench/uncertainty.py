@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from tsattn.errors import ConfigError, ExistsError
+from tsattn.files import write_atomically
 from tsattn.forecast import Forecaster
 from tsattn.forecast.backtest import Asked, Backtest
 from tsattn.forecast.intervals import METHODS, Intervals, Method, checked_levels
 from tsattn.options import CommandParser
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.folder import RunFolder
 from tsattn.training.reopened import data_of, settings_of
 
 COLUMNS = ("run", "network", "windows", "method", "level", "coverage", "width", "first_step",

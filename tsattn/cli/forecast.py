@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from tsattn.data.amounts import counted
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import CheckpointError, ConfigError, DataError, ExistsError
+from tsattn.files import replacing
 from tsattn.forecast import Forecaster
 from tsattn.forecast.outlook import Outlook
 from tsattn.options import CommandParser, naming_options, options_of, with_own_options
@@ -210,34 +212,24 @@ def _require_free(given: Namespace) -> None:
 
 def _write(given: Namespace, frame: pd.DataFrame | None, made: "Outlook | Backtest") -> None:
     """Write the frame and the picture; both replace what is there once both are whole."""
-    unfinished: dict[Path, Path] = {}
-    try:
+    with ExitStack() as both:
         if frame is not None:
-            file = unfinished[given.out] = _beside(given.out)
-            file.write_text(frame.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            file = both.enter_context(replacing(given.out))
+            file.write_bytes(frame.to_csv(index=False, lineterminator="\n").encode())
         if given.plot:
-            _draw(unfinished.setdefault(given.plot, _beside(given.plot)), made)
-        for path, file in unfinished.items():
-            file.replace(path)
-    finally:
-        for file in unfinished.values():
-            file.unlink(missing_ok=True)
+            given.plot.parent.mkdir(parents=True, exist_ok=True)
+            _draw(both.enter_context(replacing(given.plot)), made)
 
 
 def _draw(path: Path, made: "Outlook | Backtest") -> None:
     from tsattn.forecast.pictures import draw_errors, draw_outlook
 
-    file_format = path.suffix.removeprefix(".")
+    file_format = path.suffix.removeprefix(".").lower()
     if isinstance(made, Outlook):
         draw_outlook(path, made, file_format)
     else:
         draw_errors(path, made, file_format)
-
-
-def _beside(path: Path) -> Path:
-    """Return where a file is written until it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.stem}.unfinished{path.suffix.lower()}")
 
 
 def _show_notes(notes: Sequence[str], options: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tsattn.errors import ConfigError
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.files import write_atomically
+from tsattn.training.folder import RunFolder
 from tsattn.training.result import refuse_existing
 from tsattn.training.routing_page import routing_page
 

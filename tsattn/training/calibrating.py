@@ -7,6 +7,7 @@ import torch
 
 from tsattn.data.amounts import listed
 from tsattn.errors import ConfigError, DataError, ExistsError
+from tsattn.files import write_atomically
 from tsattn.training.checkpoint import RECORD, load_network, read_checkpoint
 from tsattn.training.conformal import (
     RECORD_KEY,
@@ -16,7 +17,7 @@ from tsattn.training.conformal import (
     without_intervals,
 )
 from tsattn.training.datamodule import ForecastData
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.folder import RunFolder
 from tsattn.training.reopened import data_of, settings_of
 from tsattn.training.result import as_json
 from tsattn.training.saving import SafeCheckpointIO

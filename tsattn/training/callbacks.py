@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from tsattn.data.windows import WindowBatch
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.files import write_atomically
+from tsattn.training.folder import RunFolder
 
 MONITOR = "val/loss"
 

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
+from tsattn.files import write_atomically
 from tsattn.training import report
 from tsattn.training.calibrating import calibrate_best
 from tsattn.training.callbacks import (
@@ -34,7 +35,7 @@ from tsattn.training.checkpoint import (
 )
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.estimate import EnoughMeasuredError, FirstSteps
-from tsattn.training.folder import RunFolder, write_atomically
+from tsattn.training.folder import RunFolder
 from tsattn.training.limits import limits_of, refuse_settings
 from tsattn.training.options import add_options, as_recipe
 from tsattn.training.parser import RecipeParser

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsattn.errors import ConfigError, ExistsError
+from tsattn.files import sweep
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,7 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def create(self) -> None:
-        """Make the folder and the checkpoints' folder."""
+        """Make the folder and the checkpoints' folder, and delete what a kill left half-written."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text in one step, so that a reader or a kill never meets a half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+        for folder in (self.path, self.checkpoints):
+            sweep(folder)

@@ -14,12 +14,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from tsattn.errors import ConfigError
+from tsattn.files import write_atomically
 from tsattn.training.callbacks import checkpoint_callbacks
 from tsattn.training.checkpoint import RECORD, describe_network, read_checkpoint
 from tsattn.training.command import TrainingCLI
 from tsattn.training.conformal import RECORD_KEY, Calibration
 from tsattn.training.datamodule import ForecastData, run_seed
-from tsattn.training.folder import write_atomically
 from tsattn.training.recipes import recipes_of, with_recipes
 from tsattn.training.result import as_json, environment
 from tsattn.training.saving import SafeCheckpointIO

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tsattn.data.treatment import describe_treatment
 from tsattn.data.windows import Windows
 from tsattn.errors import ExistsError
+from tsattn.files import replacing
 from tsattn.metrics import WindowErrors
 from tsattn.models import ForecastNetwork, LastValue, SeasonalNaive, WindowMean
 from tsattn.nn import MultiHeadActiveAttention
@@ -192,18 +193,17 @@ def save_predictions(
     targets_WHC = torch.cat([windows[part].truth() for part in index_W.split(256)])
     series_W = windows.series_W[index_W]
     to_original = data.prepared.scaler.to_original
-    unfinished = path.with_name(f".{path.name}.unfinished.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        unfinished,
-        prediction=forecasts_WHC.numpy(),
-        target=targets_WHC.numpy(),
-        prediction_original=to_original(forecasts_WHC, series_W).numpy(),
-        target_original=to_original(targets_WHC, series_W).numpy(),
-        series=np.array(data.prepared.panel.ids)[series_W.numpy()],
-        channels=np.array(data.prepared.panel.channels),
-    )
-    unfinished.replace(path)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(
+            file,
+            prediction=forecasts_WHC.numpy(),
+            target=targets_WHC.numpy(),
+            prediction_original=to_original(forecasts_WHC, series_W).numpy(),
+            target_original=to_original(targets_WHC, series_W).numpy(),
+            series=np.array(data.prepared.panel.ids)[series_W.numpy()],
+            channels=np.array(data.prepared.panel.channels),
+        )
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 
 MEASURES: Mapping[str, str] = MappingProxyType(
     {

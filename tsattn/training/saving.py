@@ -1,13 +1,13 @@
 """Writing checkpoints so that a kill or a full disk costs nothing."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from tsattn.errors import CheckpointError
+from tsattn.errors import CheckpointNotSavedError
+from tsattn.files import replacing
 from tsattn.training.checkpoint import read_checkpoint
 
 
@@ -23,17 +23,12 @@ class SafeCheckpointIO(CheckpointIO):
         """Write, flush to the disk, rename."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
         try:
-            with unfinished.open("wb") as file:
+            with replacing(path, durable=True) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
         except (OSError, RuntimeError) as error:
-            unfinished.unlink(missing_ok=True)
             kept = "the previous one is kept" if path.exists() else "there was none before"
-            raise CheckpointError(
+            raise CheckpointNotSavedError(
                 f"could not save {path}: {error}; {kept}. Free some space and resume with "
                 "--ckpt_path last"
             ) from error

@@ -1,7 +1,6 @@
 """Tensors in safetensors files: one way to write them, one way to read them."""
 
 import json
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from tsattn.errors import CheckpointError
+from tsattn.files import replacing
 
 _LENGTH = 8  # bytes of the number that a file begins with: how long its header is
 
@@ -49,12 +49,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content in one step, after it has reached the disk."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with replacing(path, durable=True) as file:
+        file.write_bytes(content)
 
 
 def read_tensors(

@@ -13,10 +13,10 @@ from rich.console import Console
 from tsattn.data import load_panel
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.files import write_atomically
 from tsattn.interrupts import sigterm_as_ctrl_c
 from tsattn.options import CommandParser
 from tsattn.training.datamodule import ForecastData
-from tsattn.training.folder import write_atomically
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.training.result import as_json
 from tsattn.tune import repeats

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsattn.errors import ExistsError
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 from tsattn.tune.storage import file_of, shown
 
 _MARKER = "study.json"

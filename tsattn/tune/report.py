@@ -9,7 +9,7 @@ from optuna import Study
 from optuna.trial import TrialState
 
 from tsattn.errors import MissingExtraError
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 from tsattn.tune.repeats import Comparison
 from tsattn.tune.storage import quiet
 

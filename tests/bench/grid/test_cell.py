@@ -21,7 +21,7 @@ from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import keep, read_weights, write_weights
 from tsattn.bench.grid.processes import Processes
 from tsattn.bench.grid.table import Results
-from tsattn.errors import CheckpointError
+from tsattn.errors import CheckpointError, CheckpointNotSavedError
 from tsattn.training.checkpoint import build_network, read_checkpoint
 
 
@@ -71,6 +71,20 @@ def test_checkpoint_that_does_not_fit_any_more_is_thrown_away_and_said_so(
         ["--run_dir", str(folder.run.path)],
     ]
     assert "starting anew: holds another PatchTST" in capsys.readouterr().out
+
+
+def test_full_disk_is_no_reason_to_start_anew(
+    cell: Cell, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(words: list[str], **_: Any) -> None:
+        assert "--ckpt_path" in words
+        raise CheckpointNotSavedError("could not save last.ckpt: no space")
+
+    folder.run.create()
+    folder.run.last.write_bytes(b"ninety epochs")
+    monkeypatch.setattr(cells, "run", run)
+    assert run_cell(cell, folder).error.startswith("CheckpointNotSavedError: could not save")
+    assert folder.run.last.read_bytes() == b"ninety epochs"
 
 
 def test_cell_that_another_process_is_at_is_left_alone(cell: Cell, folder: CellFolder) -> None:

@@ -55,6 +55,14 @@ def test_steps_of_another_machine_or_damaged_ones_do_not_count(cells: list[Cell]
     assert Costs([], 1).of(cells[0]) is None
 
 
+def test_no_run_fails_where_its_steps_cannot_be_kept(cells: list[Cell]) -> None:
+    folder = measured_file(cells[0], 1).parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file")
+    write_measured(cells[0], 1, STEPS)
+    assert Costs([], 1).of(cells[0]) is None
+
+
 def test_total_says_how_sure_it_is() -> None:
     sure, upper = Cost(7200.0, None, at_most=False), Cost(3600.0, None, at_most=True)
     assert total([sure, sure]).text() == "4 h"

@@ -16,7 +16,7 @@ from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import write_weights
 from tsattn.bench.grid.remember import Remember
 from tsattn.bench.rows import SCHEMA, Row
-from tsattn.errors import CheckpointError, TsattnError
+from tsattn.errors import CheckpointError, CheckpointNotSavedError, TsattnError
 from tsattn.memory import peak_resident_mib
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
@@ -65,6 +65,8 @@ def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
     if home.last.is_file():
         try:
             return _run(cell, [*words, "--ckpt_path", "last"])
+        except CheckpointNotSavedError:
+            raise  # nothing is wrong with the one that is there
         except CheckpointError as error:
             print(f"starting anew: {error}")
     shutil.rmtree(home.path, ignore_errors=True)

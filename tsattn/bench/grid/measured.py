@@ -1,12 +1,13 @@
 """Steps measured at the beginning of a run, kept in the user's cache for the next plan."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tsattn.bench.grid.cells import Cell
 from tsattn.data.load import cache_dir
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def read_measured(cell: Cell, threads: int, device: str) -> Measured | None:
 
 
 def write_measured(cell: Cell, threads: int, measured: Measured) -> None:
-    """Keep steps for later plans."""
+    """Keep steps for later plans, where there is room; no run fails because there is none."""
     file = measured_file(cell, threads)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(asdict(measured)))
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(asdict(measured)))

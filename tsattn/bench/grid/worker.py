@@ -18,7 +18,7 @@ from typing import Any
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Row
-from tsattn.training.folder import write_atomically
+from tsattn.files import write_atomically
 
 BUSY = 75
 """Exit status: another process is at this cell."""

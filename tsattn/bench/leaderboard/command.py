@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.errors import ExistsError
+from tsattn.files import write_atomically
 from tsattn.options import CommandParser
 
 _SUBCOMMANDS = ("verify", "forecasts")
@@ -99,6 +100,4 @@ def _refuse_foreign(path: Path, *, overwrite: bool) -> None:
 def write(path: Path, text: str) -> None:
     """Replace a file in one step, with the same bytes on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(text.encode())
-    unfinished.replace(path)
+    write_atomically(path, text)
