@@ -10,7 +10,7 @@ from threading import Barrier
 
 import pytest
 
-from tsattn.files import replacing, sweep, write_atomically
+from tsattn.files import is_unfinished, replacing, write_atomically
 
 KILLED = """
 import os, signal, sys
@@ -25,7 +25,7 @@ with replacing(Path(sys.argv[1])) as file:
 
 def test_writers_at_once_neither_fail_nor_mix(tmp_path: Path) -> None:
     path, writers = tmp_path / "measured.json", 8
-    together = Barrier(writers)
+    together = Barrier(writers, timeout=60)
 
     def write(letter: str) -> None:
         for _ in range(40):
@@ -56,18 +56,22 @@ def test_an_error_keeps_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_kill_keeps_what_was_there_and_its_half_is_swept(tmp_path: Path) -> None:
+def test_a_kill_keeps_what_was_there_and_a_later_writer_deletes_its_half(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     path.write_text("before", encoding="utf-8")
-    neighbours = [tmp_path / ".lock", tmp_path / "a.unfinished.csv"]
-    for file in neighbours:
-        file.touch()
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert path.read_text(encoding="utf-8") == "before"
-    assert len(list(tmp_path.iterdir())) == 4
-    sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([path, *neighbours])
+    (left,) = [file for file in tmp_path.iterdir() if is_unfinished(file)]
+    write_atomically(path, "whole")
+    assert left.exists(), "its writer may be at it"
+
+    others = [tmp_path / name for name in (".last.ckpt.lock", ".best.ckpt.0.unfinished")]
+    for file in (left, *others):
+        file.touch()
+        os.utime(file, (0, 0))
+    write_atomically(path, "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
 def test_what_must_last_is_on_the_disk_before_it_takes_its_place(

@@ -13,7 +13,7 @@ import torch
 from tests.training.tiny import CONTEXT, HORIZON, Finished
 from tsattn.cli import main
 from tsattn.data import load_panel, prepare
-from tsattn.errors import CheckpointError
+from tsattn.errors import CheckpointError, CheckpointNotSavedError
 from tsattn.models import DLinear, PatchTST
 from tsattn.training import load_network
 from tsattn.training.checkpoint import (
@@ -209,9 +209,9 @@ def test_failing_write_leaves_the_previous_checkpoint_and_no_rest(
     before = file.read_bytes()
     opened: Callable[..., Any] = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *mode: opened(full, *mode))
-    with pytest.raises(CheckpointError, match=r"No space left.*previous one is kept"):
+    with pytest.raises(CheckpointNotSavedError, match=r"No space left.*previous one is kept"):
         saver.save_checkpoint(WHOLE | {"epoch": 1}, file)
-    with pytest.raises(CheckpointError, match="there was none before"):
+    with pytest.raises(CheckpointNotSavedError, match="there was none before"):
         saver.save_checkpoint(WHOLE, tmp_path / "first.ckpt")
     monkeypatch.undo()
     assert file.read_bytes() == before

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the run that was not stopped."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -90,6 +91,10 @@ def test_run_killed_and_resumed_is_bitwise_the_uninterrupted_one(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert read_checkpoint(folder.last)["epoch"] == 1
     assert not folder.result.exists()
+    left = list(folder.path.rglob("*unfinished*"))
+    assert len(left) == (place == "saving")
+    for file in left:
+        os.utime(file, (0, 0))  # as old as what nobody writes any more
     result = resume(folder)
     assert_same_run(folder, finished.folder)
     assert result["test"] == finished.result["test"]

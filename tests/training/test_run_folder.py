@@ -23,6 +23,7 @@ from tests.training.tiny import (
     stored_result,
 )
 from tsattn.data import CATALOG
+from tsattn.errors import ExistsError
 from tsattn.models import LastValue
 from tsattn.training import ForecastData
 from tsattn.training.checkpoint import RECORD, read_checkpoint
@@ -48,6 +49,16 @@ def test_folder_holds_a_runs_files_and_no_others(finished: Finished) -> None:
         "checkpoints/last.ckpt",
     }
     assert any("tfevents" in name for name in events)
+
+
+def test_folder_is_free_until_a_run_has_written_its_config(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    (folder.path / ".config.yaml.ab12.unfinished").touch()  # killed, or the disk was full
+    folder.require_unused(overwrite=False)
+    folder.last.touch()
+    with pytest.raises(ExistsError, match="is no run folder"):
+        folder.require_unused(overwrite=True)
 
 
 def test_pictures_are_pictures(finished: Finished) -> None:

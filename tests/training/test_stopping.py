@@ -163,6 +163,23 @@ def test_ctrl_c_keeps_the_run_and_says_how_to_go_on(
     assert epoch_table(RunFolder(tmp_path / "run"))["epoch"].tolist() == ["1"]
 
 
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM])
+def test_a_test_that_is_ended_says_so_and_is_no_success(
+    finished: Finished,
+    asking: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ForecastTask, "on_test_start", lambda _: signal.raise_signal(asking))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    words = ["test", "--config", str(finished.folder.config), "--ckpt_path", "best"]
+    try:
+        assert main([*words, "--data.eval_batch_size", "8"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning has switched it off
+    assert capsys.readouterr().err.endswith("interrupted\n")
+
+
 FULL_DISK = """
 import resource, sys
 from tsattn.cli import main

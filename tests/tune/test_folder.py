@@ -27,6 +27,7 @@ def test_command_killed_between_storage_and_claim_leaves_the_folder_free(tmp_pat
     (tmp_path / "out").mkdir()
     for name in ("study.db", "study.db-journal"):
         (tmp_path / "out" / name).touch()
+    (tmp_path / "out" / ".study.json.ab12.unfinished").touch()
     folder(tmp_path).require_free()
     with pytest.raises(ExistsError, match="is no folder of a study"):
         folder(tmp_path, url="redis://x").require_free()

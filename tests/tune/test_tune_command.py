@@ -220,6 +220,20 @@ def test_misuse_is_an_error_in_words(
     assert not (tmp_path / "out").exists()  # the corrected command may have the folder
 
 
+def test_sigterm_ends_a_study_as_ctrl_c_does(
+    tmp_path: Path,
+    in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(InProcess, "events", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(InProcess, "close", lambda _: closed.append(True))
+    assert main(words(tmp_path, "--trials", 2)) == 130
+    assert closed == [True]
+    assert "interrupted; the same command goes on with the study" in capsys.readouterr().out
+
+
 def test_misspelt_override_names_the_nearest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

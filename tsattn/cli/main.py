@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt:
-        print("\ninterrupted; go on with --ckpt_path last", file=sys.stderr)
+        how = "; go on with --ckpt_path last" if words[0] in ("fit", "refit") else ""
+        print(f"\ninterrupted{how}", file=sys.stderr)
         return 130
     except (TsattnError, ValueError, OSError) as error:
         if os.environ.get("TSATTN_DEBUG"):

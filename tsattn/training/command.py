@@ -5,7 +5,8 @@ and the tuner all go through it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -222,11 +223,15 @@ class TrainingCLI(LightningCLI):
             write_atomically(self.folder.config, self._resolved_config())
 
     def fit(self, **arguments: Any) -> None:
-        """Train, or measure; an interruption comes out as such, where Lightning exits."""
-        try:
+        """Train, or measure."""
+        with suppress(EnoughMeasuredError), self._interruptions():
             self.trainer.fit(**arguments)
-        except EnoughMeasuredError:
-            return
+
+    @contextmanager
+    def _interruptions(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM come out as such, where Lightning exits."""
+        try:
+            yield
         except SystemExit:
             if self.trainer.interrupted:
                 raise KeyboardInterrupt from None
@@ -258,7 +263,8 @@ class TrainingCLI(LightningCLI):
     def validate(self, **_: Any) -> None:
         """Score the checkpoint that was named on the validation windows."""
         self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path))
-        self.trainer.validate(self.model, self.datamodule, verbose=False)
+        with self._interruptions():
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
         if self.trainer.is_global_zero and not self._given.trainer.fast_dev_run:
             report.show_validation(self.trainer, self.model, self.datamodule)
 
@@ -268,7 +274,8 @@ class TrainingCLI(LightningCLI):
             print(f"nothing was left to train: {counted(epochs, 'epoch')} are done")
         trained = load_weights(self.model.network, checkpoint)
         self.datamodule.compare(trained)
-        self.trainer.test(self.model, self.datamodule, verbose=False)
+        with self._interruptions():
+            self.trainer.test(self.model, self.datamodule, verbose=False)
         if not self.trainer.is_global_zero or self._given.trainer.fast_dev_run:
             return
         self.result = result_of(

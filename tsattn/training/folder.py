@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsattn.errors import ConfigError, ExistsError
-from tsattn.files import sweep
+from tsattn.files import is_unfinished
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class RunFolder:
         Raises:
             ExistsError: the folder holds a run and ``overwrite`` is off, or holds something else.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and self._holds_nothing()):
             return
         if not self.config.is_file():
             raise ExistsError(f"{self.path} exists and is no run folder; choose another --run_dir")
@@ -110,6 +110,14 @@ class RunFolder:
                 f"{self.path} holds a run already; choose another --run_dir, go on with it by "
                 "--ckpt_path last, or replace it with --overwrite"
             )
+
+    def _holds_nothing(self) -> bool:
+        """Whether no run has got as far as to write something here."""
+        return all(
+            is_unfinished(path)
+            or (path == self.checkpoints and path.is_dir() and not any(path.iterdir()))
+            for path in self.path.iterdir()
+        )
 
     def clear(self) -> None:
         """Delete the files of a run, and nothing else."""
@@ -127,7 +135,5 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def create(self) -> None:
-        """Make the folder and the checkpoints' folder, and delete what a kill left half-written."""
+        """Make the folder and the checkpoints' folder."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for folder in (self.path, self.checkpoints):
-            sweep(folder)

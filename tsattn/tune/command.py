@@ -14,7 +14,7 @@ from tsattn.data import load_panel
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.files import write_atomically
-from tsattn.interrupts import sigterm_as_ctrl_c
+from tsattn.interrupts import interruptible
 from tsattn.options import CommandParser
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.parsed import ParsedRecipe
@@ -74,7 +74,7 @@ def tune(words: Sequence[str]) -> int:
     with mine.claimed():
         study = open_study(url, name, space.describe(), recipe.text, pruner=pruner)
     study.sampler = SeededTPE(given.seed, study)
-    with sigterm_as_ctrl_c():
+    with interruptible():
         return _Tuning(given, recipe, space, study, folder, url).run()
 
 

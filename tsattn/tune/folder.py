@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tsattn.errors import ExistsError
-from tsattn.files import write_atomically
+from tsattn.files import is_unfinished, write_atomically
 from tsattn.tune.storage import file_of, shown
 
 _MARKER = "study.json"
@@ -61,10 +61,13 @@ class StudyFolder:
         write_atomically(self.marker, json.dumps(self.mine, indent=2) + "\n")
 
     def _holds_nothing(self) -> bool:
-        """Whether it is empty but for the storage, which a command killed early has left."""
+        """Whether there is no more than a command that was killed early has left."""
         file = self._storage
         mine = file.name if file and file.parent == self.path.resolve() else None
-        return all(mine and path.name.startswith(mine) for path in self.path.iterdir())
+        return all(
+            is_unfinished(path) or (mine and path.name.startswith(mine))
+            for path in self.path.iterdir()
+        )
 
     def _theirs(self) -> dict[str, Any]:
         try:

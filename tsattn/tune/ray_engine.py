@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.interrupts import handlers_kept
 from tsattn.tune.engine import Died, Ended, Event, Reported
 from tsattn.tune.job import Job, Outcome, train
 
@@ -106,16 +107,13 @@ class RayEngine:
 def _connect(address: str | None, processors: int) -> None:
     import ray
 
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
-        if address is None:
-            ray.init(
-                num_cpus=processors,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        with handlers_kept():
+            if address is None:
+                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = address or "this machine"
         raise ConfigError(f"no Ray cluster at {where}: {error}; is it running?") from error

@@ -12,6 +12,11 @@ def killed(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def asleep(*_: Any) -> None:
+    """Do nothing until somebody ends this process."""
+    signal.pause()
+
+
 def busy(*_: Any) -> None:
     """End as a process does that finds another one at its cell."""
     os._exit(BUSY)

@@ -1,6 +1,8 @@
 """One cell: what becomes of it when something goes wrong, and what is kept of it."""
 
+import signal
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +75,19 @@ def test_checkpoint_that_does_not_fit_any_more_is_thrown_away_and_said_so(
     assert "starting anew: holds another PatchTST" in capsys.readouterr().out
 
 
-def test_full_disk_is_no_reason_to_start_anew(
-    cell: Cell, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cause", [None, OSError("stale handle"), MemoryError()])
+def test_full_disk_or_memory_is_no_reason_to_start_anew(
+    cell: Cell, folder: CellFolder, monkeypatch: pytest.MonkeyPatch, cause: Exception | None
 ) -> None:
     def run(words: list[str], **_: Any) -> None:
         assert "--ckpt_path" in words
-        raise CheckpointNotSavedError("could not save last.ckpt: no space")
+        error = CheckpointError if cause else CheckpointNotSavedError
+        raise error("last.ckpt: no room") from cause
 
     folder.run.create()
     folder.run.last.write_bytes(b"ninety epochs")
     monkeypatch.setattr(cells, "run", run)
-    assert run_cell(cell, folder).error.startswith("CheckpointNotSavedError: could not save")
+    assert run_cell(cell, folder).error.endswith("last.ckpt: no room")
     assert folder.run.last.read_bytes() == b"ninety epochs"
 
 
@@ -120,6 +124,23 @@ def test_cell_has_its_threads_a_group_of_its_own_and_a_log(
     over = finish(cell, dying.threads_told, monkeypatch)
     assert over.row is None
     assert folder.log.read_text(encoding="utf-8") == "threads 3 3 True\n"
+
+
+@pytest.mark.usefixtures("socket_enabled")  # the server of processes listens at a file
+def test_process_whose_start_was_interrupted_is_ended_too(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[BaseProcess] = []
+
+    def start(*words: Any, threads: int) -> BaseProcess:
+        begun.append(processes_start(*words, threads=threads))
+        raise KeyboardInterrupt
+
+    processes_start = processes.start
+    monkeypatch.setattr(processes, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        finish(cell, dying.asleep, monkeypatch)
+    assert begun[0].exitcode == -signal.SIGKILL
 
 
 def test_cell_that_is_not_wanted_any_more_is_not_started(cell: Cell) -> None:

@@ -55,11 +55,14 @@ def test_steps_of_another_machine_or_damaged_ones_do_not_count(cells: list[Cell]
     assert Costs([], 1).of(cells[0]) is None
 
 
-def test_no_run_fails_where_its_steps_cannot_be_kept(cells: list[Cell]) -> None:
+def test_no_run_fails_where_its_steps_cannot_be_kept(
+    cells: list[Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = measured_file(cells[0], 1).parent
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("a file")
     write_measured(cells[0], 1, STEPS)
+    assert "steps are not kept for later plans" in capsys.readouterr().out
     assert Costs([], 1).of(cells[0]) is None
 
 

@@ -19,6 +19,14 @@ def processes_of(cache: Path) -> list[int]:
     return [int(pid) for log in logs for pid in re.findall(r"process (\d+)", log)]
 
 
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -39,6 +47,21 @@ def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
         assert (home / "results" / "checkpoints" / "patchtst" / row.checkpoint).is_file()
     for log in cache.glob("cells/*/log.txt"):
         assert log.read_text(encoding="utf-8").count(f"epoch 1/{EPOCHS} ") == 1, "it began anew"
+
+
+@pytest.mark.slow
+def test_sigterm_is_ctrl_c_whatever_ray_makes_of_it(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
+    words = ("--engine", "ray", "--workers", "2", "--threads", "1")
+    driver = start(grid, home, *words, cache=cache, env=os.environ)
+    until(lambda: max([0, *epochs(cache).values()]) >= 3)
+    driver.send_signal(signal.SIGTERM)
+    status, out = end(driver)
+    assert status == 130, out
+    assert "interrupted; the same command goes on" in out
+    until(lambda: not any(map(is_alive, processes_of(cache))))
 
 
 def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

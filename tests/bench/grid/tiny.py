@@ -11,7 +11,13 @@ import yaml
 from tests.training.tiny import RECIPE
 
 NOT_COMPARED = ("wall_seconds", "peak_mib", "finished")
-_COMMAND = "import sys; from tsattn.cli import main; sys.exit(main())"
+_COMMAND = """
+import signal, sys
+from tsattn.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+sys.exit(main())
+"""
 
 
 def write_grid(folder: Path, **changes: Any) -> Path:

@@ -10,6 +10,7 @@ from tsattn.bench.compare.differences import Compared, Pairing
 from tsattn.bench.compare.sides import Scored
 from tsattn.bench.paired import Difference
 from tsattn.errors import MissingExtraError
+from tsattn.files import replacing
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.pictures import window_times
 
@@ -58,7 +59,8 @@ def draw(
         f"{intervals}\n({pairing.method})",
         fontsize=11,
     )
-    figure.savefig(path, dpi=130)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=130, format="png")
 
 
 def _curves(axis: "Axes", sides: Sequence[Scored], colours: dict[str, str]) -> None:

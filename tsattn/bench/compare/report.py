@@ -12,6 +12,7 @@ from tsattn.bench.compare.errors import METRICS
 from tsattn.bench.compare.sides import Scored
 from tsattn.bench.leaderboard.tables import probability, sign
 from tsattn.bench.paired import Difference
+from tsattn.files import replacing
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.pictures import window_times
 
@@ -130,7 +131,7 @@ def _differences(
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -65,9 +65,11 @@ def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
     if home.last.is_file():
         try:
             return _run(cell, [*words, "--ckpt_path", "last"])
-        except CheckpointNotSavedError:
-            raise  # nothing is wrong with the one that is there
         except CheckpointError as error:
+            if isinstance(error, CheckpointNotSavedError) or isinstance(
+                error.__cause__, (OSError, MemoryError)
+            ):
+                raise  # nothing is wrong with the one that is there
             print(f"starting anew: {error}")
     shutil.rmtree(home.path, ignore_errors=True)
     return _run(cell, words)

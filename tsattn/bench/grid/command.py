@@ -18,7 +18,7 @@ from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
-from tsattn.interrupts import sigterm_as_ctrl_c
+from tsattn.interrupts import interruptible
 from tsattn.options import CommandParser
 from tsattn.training.hardware import usable_cores
 
@@ -47,7 +47,7 @@ def grid_command(words: Sequence[str]) -> int:
     if not console.is_terminal:
         console = Console(width=200)  # a file has room for every column
     try:
-        with sigterm_as_ctrl_c():
+        with interruptible():
             return _SUBCOMMANDS[given.subcommand].run(cells, results, costs, options, console)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on, each cell from its last epoch")

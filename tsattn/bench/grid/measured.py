@@ -1,7 +1,6 @@
 """Steps measured at the beginning of a run, kept in the user's cache for the next plan."""
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +38,8 @@ def read_measured(cell: Cell, threads: int, device: str) -> Measured | None:
 def write_measured(cell: Cell, threads: int, measured: Measured) -> None:
     """Keep steps for later plans, where there is room; no run fails because there is none."""
     file = measured_file(cell, threads)
-    with suppress(OSError):
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(measured)))
+    except OSError as error:
+        print(f"the measured steps are not kept for later plans: {error}")

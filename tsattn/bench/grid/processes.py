@@ -18,6 +18,7 @@ from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.worker import BUSY, read_outcome, work
 from tsattn.bench.rows import Key
 
+_NAME = "tsattn-cell"
 _POLL_SECONDS = 0.2
 _PRELOADED = ("tsattn.bench.grid.preload",)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -85,11 +86,12 @@ class Processes:
         return self.deaths[child.cell.key] < LIVES
 
     def _end_all(self) -> None:
-        for child in self.children:
-            kill(child.process)
-        for child in self.children:
-            child.process.join()
         self.children = []
+        begun = [each for each in multiprocessing.active_children() if each.name == _NAME]
+        for process in begun:  # one among them whose start was interrupted
+            kill(process)
+        for process in begun:
+            process.join()
 
 
 def start(job: Callable[..., None], *words: Any, threads: int) -> BaseProcess:
@@ -106,7 +108,7 @@ def start(job: Callable[..., None], *words: Any, threads: int) -> BaseProcess:
         context.set_forkserver_preload(list(_PRELOADED))
     variables = environment(threads)
     process: Any = context.Process(  # pyright: ignore[reportAttributeAccessIssue]
-        target=job, args=(*words, threads, dict(variables))
+        target=job, args=(*words, threads, dict(variables)), name=_NAME
     )
     with _variables(variables):  # libraries read them when they are loaded
         process.start()

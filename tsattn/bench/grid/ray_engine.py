@@ -13,6 +13,7 @@ from tsattn.bench.grid.failed import failed_row
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Key, Row
 from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.interrupts import handlers_kept
 
 _POLL_SECONDS = 0.2
 _Outcome = tuple[Row, bytes | None] | None
@@ -106,10 +107,11 @@ class RayTasks:
 def _connect(ray: Any, address: str | None, processors: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
-        if address is None:
-            ray.init(num_cpus=processors, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        with handlers_kept():
+            if address is None:
+                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         where = address or "this machine"
         raise ConfigError(f"no Ray cluster at {where}: {error}; is it running?") from error
