@@ -219,13 +219,13 @@ def _write(given: Namespace, frame: pd.DataFrame | None, made: "Outlook | Backte
             file.write_bytes(frame.to_csv(index=False, lineterminator="\n").encode())
         if given.plot:
             given.plot.parent.mkdir(parents=True, exist_ok=True)
-            _draw(both.enter_context(replacing(given.plot)), made)
+            ending = given.plot.suffix.removeprefix(".").lower()
+            _draw(both.enter_context(replacing(given.plot)), made, ending)
 
 
-def _draw(path: Path, made: "Outlook | Backtest") -> None:
+def _draw(path: Path, made: "Outlook | Backtest", file_format: str) -> None:
     from tsattn.forecast.pictures import draw_errors, draw_outlook
 
-    file_format = path.suffix.removeprefix(".").lower()
     if isinstance(made, Outlook):
         draw_outlook(path, made, file_format)
     else:
