@@ -1,14 +1,13 @@
 """Trials as tasks of a Ray cluster, on one machine or many."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.interrupts import handlers_kept
+from tsattn.training.cluster import connect
 from tsattn.tune.engine import Died, Ended, Event, Reported
 from tsattn.tune.job import Job, Outcome, train
 
@@ -42,7 +41,7 @@ class RayEngine:
         self.workers = workers
         self._begun = not ray.is_initialized()
         if self._begun:
-            _connect(address, workers * threads)
+            connect(address, workers * threads)
         needs = {"CPU": float(threads), "GPU": gpus}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(k, 0.0) >= v for k, v in needs.items()) for node in nodes):
@@ -102,21 +101,6 @@ class RayEngine:
         except RayError as error:
             return Died(number, f"its Ray task was lost: {type(error).__name__}")
         return Ended(number, outcome)
-
-
-def _connect(address: str | None, processors: int) -> None:
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    try:
-        with handlers_kept():
-            if address is None:
-                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
-            else:
-                ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = address or "this machine"
-        raise ConfigError(f"no Ray cluster at {where}: {error}; is it running?") from error
 
 
 class _Mailbox:

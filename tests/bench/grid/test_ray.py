@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,16 @@ def processes_of(cache: Path) -> list[int]:
     return [int(pid) for log in logs for pid in re.findall(r"process (\d+)", log)]
 
 
+def on_ray(tmp_path: Path) -> tuple[Any, Path, Path]:
+    """Start two cells on a cluster of two workers; return the driver, its folder and its cache."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    home, cache = tmp_path / "home", tmp_path / "cache"
+    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
+    words = ("--engine", "ray", "--workers", "2", "--threads", "1")
+    driver = start(grid, home, *words, cache=cache, env=os.environ)
+    return driver, home, cache
+
+
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -29,11 +40,7 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.slow
 def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra ray is not installed")
-    home, cache = tmp_path / "home", tmp_path / "cache"
-    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
-    words = ("--engine", "ray", "--workers", "2", "--threads", "1")
-    driver = start(grid, home, *words, cache=cache, env=os.environ)
+    driver, home, cache = on_ray(tmp_path)
     until(lambda: len(processes_of(cache)) == 2 and max([0, *epochs(cache).values()]) >= 3)
     os.kill(processes_of(cache)[0], signal.SIGKILL)
     status, out = end(driver)
@@ -51,11 +58,7 @@ def test_cells_run_on_ray_and_outlive_a_worker(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sigterm_is_ctrl_c_whatever_ray_makes_of_it(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra ray is not installed")
-    home, cache = tmp_path / "home", tmp_path / "cache"
-    grid = write_grid(tmp_path, models=SLOWER, seeds=[7])
-    words = ("--engine", "ray", "--workers", "2", "--threads", "1")
-    driver = start(grid, home, *words, cache=cache, env=os.environ)
+    driver, _, cache = on_ray(tmp_path)
     until(lambda: max([0, *epochs(cache).values()]) >= 3)
     driver.send_signal(signal.SIGTERM)
     status, out = end(driver)

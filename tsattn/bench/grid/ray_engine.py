@@ -1,6 +1,5 @@
 """Cells as tasks of a Ray cluster, on one machine or many; rows are written by the driver alone."""
 
-import logging
 import os
 import sys
 from collections import deque
@@ -13,7 +12,7 @@ from tsattn.bench.grid.failed import failed_row
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.rows import Key, Row
 from tsattn.errors import ConfigError, MissingExtraError
-from tsattn.interrupts import handlers_kept
+from tsattn.training.cluster import connect
 
 _POLL_SECONDS = 0.2
 _Outcome = tuple[Row, bytes | None] | None
@@ -49,7 +48,7 @@ class RayTasks:
         self.threads = threads
         self.begun = not ray.is_initialized()
         if self.begun:
-            _connect(ray, address, workers * threads)
+            connect(address, workers * threads)
         needs = {"CPU": float(threads), "GPU": gpus}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(node.get(k, 0.0) >= v for k, v in needs.items()) for node in nodes):
@@ -102,19 +101,6 @@ class RayTasks:
     def _leave(self) -> None:
         if self.begun:
             self.ray.shutdown()
-
-
-def _connect(ray: Any, address: str | None, processors: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
-    try:
-        with handlers_kept():
-            if address is None:
-                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
-            else:
-                ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = address or "this machine"
-        raise ConfigError(f"no Ray cluster at {where}: {error}; is it running?") from error
 
 
 def _cell_task(cell: Cell, threads: int) -> _Outcome:
