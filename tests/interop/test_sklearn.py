@@ -45,6 +45,18 @@ def windows() -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :CONTEXT], rows[:, CONTEXT:]
 
 
+def test_channel_that_is_constant_up_to_rounding_is_not_divided_by_a_remainder(
+    windows: tuple[np.ndarray, np.ndarray],
+) -> None:
+    X, y = (np.stack([part, np.full_like(part, 0.1)], axis=2) for part in windows)
+    y[-3:, :, 1] = 0.15  # the price changes once, in what is to be forecast
+    flat = [part.reshape(len(part), -1) for part in (X, y)]
+    assert np.std(np.full(X[..., 1].size, 0.1)) > 0  # what rounding leaves
+    fitted = small(channels=2).fit(*flat)
+    assert fitted.scale_.tolist() == pytest.approx([X[..., 0].std(), 1.0])
+    assert max(fitted.loss_curve_) < 10
+
+
 @pytest.mark.unchecked
 def test_scikit_learns_checks_pass_but_for_those_listed() -> None:
     estimator = small(max_epochs=8, learning_rate=0.02, batch_size=64)

@@ -188,6 +188,10 @@ def test_an_upcycled_network_forecasts_as_the_dense_one(finished: Finished) -> N
         (["8"], r"expand.weight of the dense network is [16, 8], an expert of"),
         (["16", "--model.network.value_activation", "relu"], "value_activation 'tanh' instead of"),
         (["16", "--data.horizon", "6"], "horizon 12 instead of 6"),
+        (
+            ["16", "--data.borders", "[600,700,966]"],
+            "76 rows, so no score would be fair",
+        ),
     ],
 )
 def test_a_dense_checkpoint_of_another_shape_is_refused_before_anything_is_written(

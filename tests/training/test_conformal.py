@@ -21,7 +21,14 @@ from tsattn.models import Forecast
 from tsattn.training.calibrating import calibrate_run
 from tsattn.training.checkpoint import RECORD, read_checkpoint
 from tsattn.training.command import run
-from tsattn.training.conformal import FINE, RECORD_KEY, Calibration, calibrate, conformal_rank
+from tsattn.training.conformal import (
+    COARSE,
+    FINE,
+    RECORD_KEY,
+    Calibration,
+    calibrate,
+    conformal_rank,
+)
 
 TENTHS = st.integers(1, 999).map(lambda tenths: tenths / 10)
 
@@ -102,9 +109,31 @@ def test_level_between_two_stored_ones_gets_the_higher() -> None:
 def test_level_that_needs_more_windows_is_refused_with_what_they_allow() -> None:
     made = calibrate(last_value, windows_of(torch.randn(21, 2)))
     assert made.scores(95, "ab", [0, 1]).isfinite().all()
-    said = r"level 96 needs more validation windows than the 19 of 'a': they allow at most 95 "
+    said = r"level 96 needs more validation windows than the 19 of 'a', 'b': they allow at most 95 "
     with pytest.raises(ConfigError, match=said):
         made.scores(96, "ab", [0, 1])
+
+
+def test_series_without_windows_are_named_with_what_helps() -> None:
+    scores = torch.ones(1, 2, 3, 4)
+    scores[..., 1:3] = torch.inf
+    made = Calibration((80.0, 90.0), ((0.5, 0.5),), scores, (30, 0, 2, 30))
+    assert made.scores(90, ["a", "d"], [0, 3]).isfinite().all()
+    said = (
+        r"level 90 needs more validation windows than the 0 to 2 of 'b', 'c': they allow no "
+        "interval; forecast without them, or without levels"
+    )
+    with pytest.raises(ConfigError, match=said):
+        made.scores(90, "abcd", [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("level", [20, 99.5])
+def test_level_beyond_the_stored_ones_is_refused_with_those(level: float) -> None:
+    levels = tuple(map(float, COARSE))
+    scores = torch.ones(1, len(levels), 1, 1)
+    made = Calibration(levels, ((0.5, 0.5),), scores, (10**6,))
+    with pytest.raises(ConfigError, match=f"level {level:g} is beyond .*from 50 to 99$"):
+        made.scores(level, "a", [0])
 
 
 def test_record_is_read_back_and_what_is_damaged_refused() -> None:

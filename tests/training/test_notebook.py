@@ -155,3 +155,17 @@ def test_auto_sizes_leave_windows_in_every_part() -> None:
     assert data.horizon == 96 // 2
     for part in (data.prepared.train, data.prepared.val, data.prepared.test):
         assert len(part) > 0
+
+
+@pytest.mark.parametrize(
+    ("borders", "context", "horizon"),
+    [
+        ([0.9, 0.05, 0.05], 869 // 4, 48 // 2),
+        ([400, 900, 940], 100, 40 // 2),  # the test part is the shorter one
+        ([20, 26, 966], 5, 3),
+    ],
+)
+def test_auto_sizes_follow_the_borders(borders: list[float], context: int, horizon: int) -> None:
+    data = ForecastData("illness", borders=borders)
+    assert (data.context, data.horizon) == (context, horizon)
+    assert min(len(data.prepared.train), len(data.prepared.val), len(data.prepared.test)) > 1

@@ -119,6 +119,31 @@ def test_checkpoint_of_another_network_is_refused_and_nothing_is_changed(
     assert contents(folder.path) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "borders", "message"),
+    [
+        # of 966 rows the run was trained on 676 and chosen by the next 97
+        ("test", "[600,700,966]", "test part of .* trained on or chosen by 73 rows"),
+        ("test", "[676,772,966]", "trained on or chosen by 1 row,"),
+        ("validate", "[600,700,966]", "validation part of .* was trained on 76 rows"),
+    ],
+)
+def test_rows_that_a_checkpoint_has_seen_are_not_scored(
+    finished: Finished, command: str, borders: str, message: str
+) -> None:
+    words = ["--config", str(finished.folder.config), "--ckpt_path", "best"]
+    with pytest.raises(ConfigError, match=f"{message}.*give the --data.borders"):
+        run([command, *words, "--data.borders", borders])
+
+
+def test_fewer_rows_than_it_has_not_seen_are_scored(finished: Finished) -> None:
+    words = ["--config", str(finished.folder.config), "--ckpt_path", "best"]
+    result = run(["test", *words, "--data.borders", "[676,800,966]"])
+    assert result is not None
+    assert result["test"]["windows_scored"] == 966 - 800 - 12 + 1
+    run(["validate", *words, "--data.borders", "[676,800,966]"])
+
+
 def test_missing_checkpoint_is_named_with_those_that_are_there(finished: Finished) -> None:
     absent = finished.folder.checkpoints / "bset.ckpt"
     config = str(finished.folder.config)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.training.tiny import (
     resume,
     stored_result,
 )
-from tsattn.errors import CheckpointError, ExistsError
+from tsattn.errors import CheckpointError, ConfigError, ExistsError
 from tsattn.training.checkpoint import read_checkpoint
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
@@ -169,6 +170,17 @@ def test_checkpoint_of_one_run_does_not_overwrite_another(
     with pytest.raises(ExistsError, match="holds a run already"):
         fit(tmp_path / "other", "--ckpt_path", finished.folder.last, "--trainer.max_epochs", 9)
     assert contents(tmp_path / "other") == before
+
+
+@pytest.mark.parametrize("more", [[], ["--data.borders", "[0.9,0.05,0.05]"], ["--overwrite"]])
+def test_run_does_not_go_on_in_the_folder_of_another(
+    finished: Finished, tmp_path: Path, more: list[str]
+) -> None:
+    given = ["--ckpt_path", finished.folder.last, "--trainer.max_epochs", 9, *more]
+    config = re.escape(str(finished.folder.config))
+    with pytest.raises(ConfigError, match=f"in its own folder.*--config {config} --ckpt_path last"):
+        fit(tmp_path / "other", *given)
+    assert not (tmp_path / "other").exists()
 
 
 def test_checkpoint_of_a_run_does_not_let_a_folder_be_overwritten_that_is_no_run(

@@ -192,7 +192,49 @@ def test_missing_seed_decides_nothing(study: Study, space: Space) -> None:
     shown = io.StringIO()
     show(summary, Console(file=shown, width=200))
     assert "Some repeats have failed" in shown.getvalue()
-    assert summarise(study, space, compared[:1])["ranking"] is None
+    alone = summarise(study, space, compared[:1])["ranking"]
+    assert alone is not None
+    assert "without a finished repeat: tanh (trial 1), relu (trial 2);" in alone
+
+
+def add_tanh(study: Study, loss: float) -> int:
+    """Let the search find one more setting with tanh; return its number."""
+    (like,) = [trial for trial in study.trials if trial.number == 1]
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.COMPLETE,
+            value=loss,
+            params=like.params,
+            distributions=like.distributions,
+            user_attrs=like.user_attrs,
+        )
+    )
+    return study.trials[-1].number
+
+
+def test_repeated_setting_stands_for_its_choice_until_a_better_one_is_repeated(
+    study: Study, space: Space
+) -> None:
+    searched(study, space)
+    seeds = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    repeated(seeds, contenders(study, space), 4)
+    newer = add_tanh(study, 0.3)
+    assert [c.number for c in contenders(study, space)] == [4, newer, 2]
+    found = contenders(study, space, seeds)
+    assert [c.number for c in found] == [4, 1, 2]
+    summary = summarise(study, space, compare(seeds, found, "identity"))
+    assert (summary["best"]["trial"], len(summary["repeats"])) == (1, 3)
+    assert f"without a finished repeat: tanh (trial {newer})" in summary["ranking"]
+
+    queue_repeats(seeds, contenders(study, space), 2, base=7)
+    for trial in [trial for trial in seeds.trials if trial.state == TrialState.WAITING]:
+        assert trial.user_attrs["of"] == newer
+        seeds.tell(seeds.ask(), 0.45)
+    found = contenders(study, space, seeds)
+    assert [c.number for c in found] == [4, newer, 2]
+    summary = summarise(study, space, compare(seeds, found, "identity"))
+    assert summary["best"]["trial"] == newer
+    assert "without" not in summary["ranking"]
 
 
 def test_one_seed_decides_nothing(study: Study) -> None:

@@ -220,6 +220,23 @@ def test_misuse_is_an_error_in_words(
     assert not (tmp_path / "out").exists()  # the corrected command may have the folder
 
 
+def test_context_cannot_vary_where_short_series_lose_windows_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = {"a": 200, "b": 90}
+    times = {name: pd.date_range("2020", periods=rows, freq="D") for name, rows in lengths.items()}
+    parts = [
+        pd.DataFrame({"unique_id": name, "ds": ds, "y": np.sin(np.arange(len(ds)))})
+        for name, ds in times.items()
+    ]
+    pd.concat(parts).to_csv(tmp_path / "long.csv", index=False)
+    space = "context: {type: int, low: 12, high: 48}"
+    assert main(words(tmp_path, "--data.dataset", tmp_path / "long.csv", space=space)) == 1
+    said = "'data.context' cannot be tuned on the 2 series of long"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_sigterm_ends_a_study_as_ctrl_c_does(
     tmp_path: Path,
     in_process: None,

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -180,13 +181,13 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _standardise_like(self, X: np.ndarray) -> None:
         values = X.reshape(-1, self.channels)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.mean_, scale = values.mean(axis=0), values.std(axis=0)
-        if not (np.isfinite(self.mean_) & np.isfinite(scale)).all():
+            scaler = StandardScaler().fit(values)
+        if not np.isfinite([scaler.mean_, scaler.var_]).all():
             raise DataError(
                 f"values of X up to {np.abs(X).max():.3g} are too large to be standardised; "
                 "divide them by a constant"
             )
-        self.scale_ = np.where(scale > 0, scale, 1.0)
+        self.mean_, self.scale_ = scaler.mean_, scaler.scale_
 
     def _standardised(self, table: np.ndarray) -> Tensor:
         """Return windows [n, steps, channels] in float32."""

@@ -46,6 +46,7 @@ from tsattn.training.routing import RoutingOfTest
 from tsattn.training.routing_epochs import RoutingOfEpochs
 from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.task import ForecastTask
+from tsattn.training.unseen import require_unseen
 from tsattn.training.upcycling import upcycle_checkpoint
 
 
@@ -145,6 +146,8 @@ class TrainingCLI(LightningCLI):
         self.keeps_files = self.fitting and not given.trainer.fast_dev_run and not self.estimating
         if self.keeps_files and not self.resuming and not _is_child():
             self.folder.require_unused(overwrite=given.overwrite)
+        if self.fitting and given.ckpt_path and not self.resuming:
+            raise ConfigError(_of_another_run(given.ckpt_path, self.folder))
 
     def _run_dir(self) -> Path:
         if self._given.run_dir:
@@ -209,11 +212,12 @@ class TrainingCLI(LightningCLI):
         if checkpoint := self._given.ckpt_path:
             content = read_checkpoint(checkpoint)
             require_same_network(content, self.model.network, checkpoint)
-            if self.resuming:
-                data, training = self.datamodule.describe(), self.model.describe()
-                require_same_run(content, data, training, checkpoint)
+            data, training = self.datamodule.describe(), self.model.describe()
+            require_same_run(content, data, training, checkpoint)
         elif self._given.upcycle:
-            upcycle_checkpoint(self.model.network, self._given.upcycle)
+            trained = upcycle_checkpoint(self.model.network, self._given.upcycle)
+            for part in ("val", "test"):
+                require_unseen(trained, self.datamodule.prepared, part, "no score would be fair")
         os.environ["TSATTN_RUN_DIR"] = str(self.folder.path.resolve())
         report.announce(self.model, self.datamodule, self.folder if self.keeps_files else None)
         if self.keeps_files and self.trainer.is_global_zero:
@@ -262,7 +266,7 @@ class TrainingCLI(LightningCLI):
 
     def validate(self, **_: Any) -> None:
         """Score the checkpoint that was named on the validation windows."""
-        self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path))
+        self.datamodule.compare(load_weights(self.model.network, self._given.ckpt_path), "val")
         with self._interruptions():
             self.trainer.validate(self.model, self.datamodule, verbose=False)
         if self.trainer.is_global_zero and not self._given.trainer.fast_dev_run:
@@ -314,6 +318,17 @@ class TrainingCLI(LightningCLI):
         given = self._given.clone()
         given.data.context, given.data.horizon = self.datamodule.context, self.datamodule.horizon
         return as_recipe(given, self._parser(self.subcommand), recipes_of(self.arguments))
+
+
+def _of_another_run(checkpoint: Path, folder: RunFolder) -> str:
+    """Say why a training does not begin from a checkpoint, and what does."""
+    config = RunFolder(checkpoint.parent.parent).config
+    recipe = config if config.is_file() else "RUN/config.yaml"
+    return (
+        f"--ckpt_path {checkpoint} does not lie in {folder.checkpoints}: fit goes on with a run in "
+        "its own folder alone, where its epochs and its best checkpoint are; give --config "
+        f"{recipe} --ckpt_path {checkpoint.stem} (of a copy of the folder, to keep both)"
+    )
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsattn.data.amounts import listed
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError
 from tsattn.models import Forecast
@@ -84,20 +85,33 @@ class Calibration:
             places: where they are among those that were calibrated.
 
         Raises:
-            ConfigError: a level that needs more windows than there were.
+            ConfigError: a level beyond those that are stored, or one that needs more windows than
+                there were.
         """
-        place = bisect_left(self.levels, level)
-        if place < len(self.levels):
-            scores_HK = self.scores_PLHK[self.pair_for(level), place][:, list(places)]
-            if torch.isfinite(scores_HK).all():
-                return scores_HK.double()
-        few = min(self.windows[k] for k in places)
-        short = next(n for n, k in zip(names, places, strict=True) if self.windows[k] == few)
-        most = [one for one in self.levels if conformal_rank(few, one) <= few]
-        most_text = f"at most {most[-1]:g} percent" if most else "no interval"
-        raise ConfigError(
-            f"level {level:g} needs more validation windows than the {few} of {short!r}: they "
-            f"allow {most_text}; take a lower level, or train with a longer validation part"
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise ConfigError(
+                f"level {level:g} is beyond those that this checkpoint holds scores of; take one "
+                f"from {self.levels[0]:g} to {self.levels[-1]:g}"
+            )
+        stored_HK = self.scores_PLHK[self.pair_for(level), bisect_left(self.levels, level)]
+        scores_HK = stored_HK[:, list(places)]
+        finite_K = torch.isfinite(scores_HK).all(dim=0).tolist()
+        if not all(finite_K):
+            lacking = zip(names, places, finite_K, strict=True)
+            few = {name: self.windows[place] for name, place, finite in lacking if not finite}
+            raise ConfigError(f"level {level:g} {self._needs_more_than(few)}")
+        return scores_HK.double()
+
+    def _needs_more_than(self, few: Mapping[str, int]) -> str:
+        """Say which names have too few windows for a level, and what can be done."""
+        least = min(few.values())
+        most = [level for level in self.levels if conformal_rank(least, level) <= least]
+        allowed = f"at most {most[-1]:g} percent" if most else "no interval"
+        instead = "take a lower level" if most else "forecast without them, or without levels"
+        counts = f"{least}" if max(few.values()) == least else f"{least} to {max(few.values())}"
+        return (
+            f"needs more validation windows than the {counts} of {listed(list(few), repr)}: they "
+            f"allow {allowed}; {instead}, or train with a longer validation part"
         )
 
     def rescaled(self, factors_K: Tensor) -> "Calibration":

@@ -1,7 +1,7 @@
 """The data of a run: from a dataset's name or a file to batches of windows."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +18,14 @@ from tsattn.data import (
     load_panel,
     loader,
     prepare,
+    split_borders,
 )
 from tsattn.data.reading import Duplicates, Gaps, Layout, Missing, column_names
 from tsattn.data.steps import encode_step
 from tsattn.data.treatment import Treatment, describe_treatment
 from tsattn.data.windows import WindowBatch, Windows
 from tsattn.errors import ConfigError
+from tsattn.training.unseen import Part, require_unseen
 
 Size = int | Literal["auto"]
 
@@ -43,7 +45,8 @@ class ForecastData(L.LightningDataModule):
         root: folder that is searched first for catalog files.
         context: steps T of a window that a network looks at; ``auto``: a quarter of the training
             rows, 336 at most.
-        horizon: steps H to forecast; ``auto``: half of the validation rows, 96 at most.
+        horizon: steps H to forecast; ``auto``: half of the validation or test rows, whichever are
+            fewer, 96 at most.
         batch_size: windows of a training batch.
         eval_batch_size: windows of a validation or test batch; scores do not depend on it. ``None``
             means ``batch_size``.
@@ -142,7 +145,7 @@ class ForecastData(L.LightningDataModule):
         """The windows, the scaler and where they came from; reads the file at the first call."""
         if self._prepared is None:
             panel = load_panel(self.dataset, root=self.root, reading=self.reading)
-            context, horizon = auto_sizes(panel, *self.sizes)
+            context, horizon = auto_sizes(panel, *self.sizes, borders=self.borders)
             known_future, past, static = self.covariates
             self._prepared = prepare(
                 panel,
@@ -204,20 +207,23 @@ class ForecastData(L.LightningDataModule):
         """Test windows that published code scores: those of full batches of the training size."""
         return len(self.prepared.test) // self.batch_size * self.batch_size
 
-    def compare(self, trained: Mapping[str, Any]) -> None:
+    def compare(self, trained: Mapping[str, Any], part: Part = "test") -> None:
         """Say so where a checkpoint was trained on other data than it is scored on.
 
         Args:
             trained: the description of that data; empty for a network without training.
+            part: what is to be scored.
 
         Raises:
-            ConfigError: the checkpoint was trained on all rows, so nothing is left to score it on.
+            ConfigError: the checkpoint was trained on all rows, so nothing is left to score it on,
+                or it has seen rows of that part.
         """
         if trained.get("whole"):
             raise ConfigError(
                 "this checkpoint was trained on all rows, those of validation and test included, "
                 "so a score would say nothing; its result.json names the run that was validated"
             )
+        require_unseen(trained, self.prepared, part, "a score would say nothing")
         now = self.prepared.panel
         if trained and trained["sha256"] != now.sha256:
             print(
@@ -274,6 +280,7 @@ class ForecastData(L.LightningDataModule):
             **({"targets_chosen": True} if chosen else {}),
             **({"whole": True} if self.whole else {}),
             **({"clock": panel.clock} if panel.clock else {}),
+            **({"by_utc": True} if panel.by_utc else {}),
         }
 
     def _loader(
@@ -295,13 +302,22 @@ class ForecastData(L.LightningDataModule):
         return loader(windows, sampler)
 
 
-def auto_sizes(panel: Panel, context: Size, horizon: Size) -> tuple[int, int]:
-    """Replace ``auto`` by sizes that leave enough windows in every part of the longest series."""
-    rows = max(panel.lengths)
+def auto_sizes(
+    panel: Panel, context: Size, horizon: Size, *, borders: Sequence[float] | None = None
+) -> tuple[int, int]:
+    """Replace ``auto`` by sizes that leave enough windows in every part of the longest series.
+
+    Raises:
+        DataError: the borders do not fit its rows.
+    """
+    if context != "auto" and horizon != "auto":
+        return context, horizon
+    parts = split_borders(max(panel.lengths), 0, info=panel.info, borders=borders).parts()
+    rows = {name: end - begin for name, (begin, end) in parts.items()}
     if context == "auto":
-        context = max(1, min(LONGEST_CONTEXT, int(0.7 * rows) // 4))
+        context = max(1, min(LONGEST_CONTEXT, rows["train"] // 4))
     if horizon == "auto":
-        horizon = max(1, min(LONGEST_HORIZON, int(0.1 * rows) // 2))
+        horizon = max(1, min(LONGEST_HORIZON, min(rows["val"], rows["test"]) // 2))
     return context, horizon
 
 

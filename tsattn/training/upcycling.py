@@ -1,6 +1,7 @@
 """Starting a network of mixtures from the checkpoint of a dense one."""
 
 from pathlib import Path
+from typing import Any
 
 from tsattn.errors import CheckpointError
 from tsattn.models import ForecastNetwork
@@ -14,7 +15,7 @@ from tsattn.training.checkpoint import (
 )
 
 
-def upcycle_checkpoint(network: ForecastNetwork, path: str | Path) -> None:
+def upcycle_checkpoint(network: ForecastNetwork, path: str | Path) -> dict[str, Any]:
     """Start a network of mixtures from the checkpoint of the same network without them.
 
     See `tsattn.nn.moe.upcycle`. Call it before training; the optimiser starts anew.
@@ -22,6 +23,9 @@ def upcycle_checkpoint(network: ForecastNetwork, path: str | Path) -> None:
     Args:
         network: with mixtures whose experts are as wide as the dense feed-forwards.
         path: checkpoint of the dense network.
+
+    Returns:
+        What the checkpoint's record says of the data it was trained on.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, its network differs in more than the
@@ -42,6 +46,7 @@ def upcycle_checkpoint(network: ForecastNetwork, path: str | Path) -> None:
         upcycle(network, weights_of(content))
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be upcycled: {error}") from error
+    return content[RECORD].get("data") or {}
 
 
 def _dense(arguments: dict[str, object]) -> dict[str, object]:

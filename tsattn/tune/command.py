@@ -151,6 +151,7 @@ class _Tuning:
         )
         if self.given.repeat_seeds:
             self._train_again(again, found)
+        found = repeats.contenders(self.study, self.space, again)
         return repeats.compare(again, found, repeats.reference_of(found))
 
     def _train_again(self, again: optuna.Study, found: Sequence[repeats.Contender]) -> None:
@@ -299,9 +300,16 @@ def _require_data(recipe: ParsedRecipe, space: Space) -> None:
 
     Raises:
         DataError: it is not here, or cannot be read.
+        ConfigError: the context varies, and with it which series have validation windows.
     """
     keys = {key for p in space.parameters for bundle in p.settings.values() for key in bundle}
     if any(key.startswith("data.") and key not in _AFTER_READING for key in keys):
         return  # trials read it in several ways, one of which may fail
     data = ForecastData(**recipe.settings["data"])
-    load_panel(data.dataset, root=data.root, reading=data.reading)
+    panel = load_panel(data.dataset, root=data.root, reading=data.reading)
+    if "data.context" in keys and panel.num_series > 1:
+        raise ConfigError(
+            f"'data.context' cannot be tuned on the {panel.num_series} series of {panel.name}: "
+            "short ones lose windows to a longer context, so that trials could not be compared; "
+            "set it for the whole study with --data.context"
+        )

@@ -21,14 +21,26 @@ ALIASES = {
 NOT_COMPARABLE = (
     "data.borders",
     "data.dataset",
+    "data.day_first",
+    "data.decimal",
+    "data.delimiter",
+    "data.duplicates",
+    "data.gaps",
     "data.horizon",
     "data.known_future",
+    "data.layout",
     "data.past",
+    "data.root",
     "data.static",
     "data.targets",
+    "data.time_column",
+    "data.time_zone",
     "model.loss",
+    "model.network.quantiles",
     "model.quantile",
+    "trainer.fast_dev_run",
     "trainer.limit_val_batches",
+    "trainer.overfit_batches",
 )
 """Settings that change what the validation loss measures: trials could not be compared."""
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,10 +84,18 @@ class Ranking:
     means: Mapping[Contender, float]
 
 
-def contenders(study: Study, space: Space) -> list[Contender]:
-    """Return the best whole trial of every choice that is compared; without any, the best three."""
+def contenders(study: Study, space: Space, again: Study | None = None) -> list[Contender]:
+    """Return the best whole trial of every choice that is compared; without any, the best three.
+
+    Args:
+        study: the study.
+        space: its space.
+        again: the study of repeats, once they are to be compared: a trial that has been repeated
+            then stands for its choice until a better one, found since, has been repeated too.
+    """
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ranked = sorted(whole, key=lambda trial: trial.values[0])
+    seeds = Counter(number for number, _ in _finished(again)) if again else Counter[int]()
+    ranked = sorted(whole, key=lambda trial: (-min(2, seeds[trial.number]), trial.values[0]))
     if space.compared is None:
         return [Contender(f"trial {t.number}", t.number) for t in ranked[:_WITHOUT_CHOICES]]
     best: dict[str, Contender] = {}
@@ -117,6 +126,12 @@ def _key(trial: FrozenTrial) -> tuple[int, int]:
     """Return which contender a trial repeats with which seed, as it was queued; -1: unknown."""
     given = values_of(trial) | trial.user_attrs
     return given.get(OF, -1), given.get(SEED, -1)
+
+
+def _finished(study: Study) -> dict[tuple[int, int], float]:
+    """Return the loss of every finished repeat, by contender and seed."""
+    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return {_key(trial): trial.values[0] for trial in whole}
 
 
 def propose(trial: Trial) -> dict[str, Any]:
@@ -150,10 +165,9 @@ def compare(study: Study, found: Sequence[Contender], reference: str | None) -> 
             where nobody has two seeds the lowest mean.
     """
     by_number: dict[int, dict[int, float]] = {contender.number: {} for contender in found}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        of, seed = _key(trial)
+    for (of, seed), loss in _finished(study).items():
         if of in by_number:
-            by_number[of][seed] = trial.values[0]
+            by_number[of][seed] = loss
     losses = {c: by_number[c.number] for c in found if by_number[c.number]}
     if not losses:
         return []

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tsattn.tune.claims import SEED, first_of
-from tsattn.tune.repeats import CONFIDENCE, Comparison, Ranking, rank
+from tsattn.tune.repeats import CONFIDENCE, Comparison, Ranking, contenders, rank
 from tsattn.tune.search import BEST_EPOCH, CONFIG, EPOCHS, ERROR, SECONDS
 from tsattn.tune.space import Space
 from tsattn.tune.storage import quiet
@@ -49,7 +49,7 @@ def summarise(study: Study, space: Space, compared: Sequence[Comparison]) -> dic
             p.name: _distribution(trials, p.name) for p in space.parameters if p.choices
         },
         "repeats": [_repeated(comparison, ranking) for comparison in compared],
-        "ranking": _explained(ranking, compared),
+        "ranking": _explained(ranking, compared, _unrepeated(study, space, compared)),
         "failed": [_failed(trial) for trial in _in(trials, TrialState.FAIL)],
     }
 
@@ -120,23 +120,44 @@ def _chosen(whole: Sequence[FrozenTrial], ranking: Ranking) -> tuple[FrozenTrial
     return best, f"the lowest mean over {len(ranking.seeds)} seeds"
 
 
-def _explained(ranking: Ranking, compared: Sequence[Comparison]) -> str | None:
+def _unrepeated(study: Study, space: Space, compared: Sequence[Comparison]) -> list[str]:
+    """Name the trials that would be repeated now, and have no finished repeat."""
+    repeated = {comparison.contender.number for comparison in compared}
+    left = [c for c in contenders(study, space) if c.number not in repeated]
+    return [c.label if space.compared is None else f"{c.label} (trial {c.number})" for c in left]
+
+
+def _explained(
+    ranking: Ranking, compared: Sequence[Comparison], unrepeated: Sequence[str]
+) -> str | None:
     """Say how the best was chosen where some repeats lack; None where none does."""
+    if not compared:
+        return None
+    told = _unfinished(ranking, compared)
+    if unrepeated:
+        told.append(
+            f"Left out, the best of the search without a finished repeat: {', '.join(unrepeated)}; "
+            "--repeat-seeds trains them again (with --retry-failed, also what has failed)."
+        )
+    return " ".join(told) or None
+
+
+def _unfinished(ranking: Ranking, compared: Sequence[Comparison]) -> list[str]:
     seeds = {seed for comparison in compared for seed in comparison.losses}
     if len(seeds) < 2 or all(len(comparison.losses) == len(seeds) for comparison in compared):
-        return None
+        return []
     if not ranking.means:
-        return (
+        return [
             "Some repeats have failed or are not finished: fewer than two seeds are finished by "
             "all settings, so the best is that of the search."
-        )
+        ]
     means = ", ".join(f"{c.label} {mean:.4f}" for c, mean in ranking.means.items())
     out = [c.contender.label for c in compared if c.contender not in ranking.means]
     left = f"; left out, with fewer than two: {', '.join(out)}" if out else ""
-    return (
+    return [
         f"Some repeats have failed or are not finished: the best has the lowest mean over those "
         f"{len(ranking.seeds)} of {len(seeds)} seeds that all have finished: {means}{left}."
-    )
+    ]
 
 
 def _described(trial: FrozenTrial) -> dict[str, Any]:
