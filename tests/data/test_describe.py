@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tsattn.data.describe import describe_dataset
+from tsattn.data.reading import Reading
 from tsattn.errors import DataError
 
 
@@ -127,3 +128,33 @@ def test_where_there_is_nothing_to_read_the_reason_is_raised(write_csv, content)
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file"):
         describe_dataset(tmp_path / "nowhere.csv")
+
+
+def test_what_a_policy_mended_is_told_as_the_file_has_it(write_csv) -> None:
+    days = [1, 2, 2, 2, 3, 4, 7, 8, 9]
+    path = write_csv("date,a\n" + "".join(f"2020-01-0{day},{i}\n" for i, day in enumerate(days)))
+    reading = Reading(missing="mask", duplicates="first", gaps="regularise")
+    facts = facts_of(describe_dataset(path, reading=reading))
+    assert facts["rows"] == "9 in the file, 9 as used and in the statistics below"
+    assert facts["duplicates"] == "2 rows merged, first kept"
+    assert facts["gaps"] == "2 rows missing, inserted without values"
+
+
+def test_a_policy_without_work_changes_no_fact(make_csv) -> None:
+    path = make_csv(12)
+    reading = Reading(missing="mask", duplicates="first", gaps="regularise")
+    plain, ready = describe_dataset(path), describe_dataset(path, reading=reading)
+    assert plain.facts == ready.facts
+    facts = facts_of(plain)
+    assert (facts["rows"], facts["duplicates"], facts["gaps"]) == ("12", "0", "0")
+
+
+def test_rows_of_the_file_are_told_apart_from_those_used(write_csv) -> None:
+    days = [1, 2, 4, 5, 6]
+    path = write_csv("date,a\n" + "".join(f"2020-01-0{day},{day}\n" for day in days))
+    reading = Reading(missing="mask", gaps="regularise")
+    description = describe_dataset(path, reading=reading)
+    facts = facts_of(description)
+    assert facts["rows"] == "5 in the file, 6 as used and in the statistics below"
+    assert (facts["duplicates"], facts["gaps"][:5]) == ("0", "1 row")
+    assert (description.channels[0].count, description.channels[0].missing) == (5, 1)

@@ -1,11 +1,12 @@
 """Steps of users' files: fixed times, months, quarters, years, business days."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tsattn.data import future_times, load_panel
+from tsattn.data import Reading, future_times, load_panel
 from tsattn.data.describe import describe_dataset
-from tsattn.data.steps import decode_step, encode_step, infer_step
+from tsattn.data.steps import decode_step, encode_step, find_irregularities, infer_step
 
 
 def wide(cells: list[str]) -> str:
@@ -65,3 +66,30 @@ def test_a_step_survives_being_written_as_text(freq: str) -> None:
     assert step is not None
     assert decode_step(encode_step(step)) == step
     assert (future_times(times[5], decode_step(encode_step(step)), 6) == times[6:]).all()
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("hour", [0, 16])
+def test_holidays_among_business_days_are_filled_at_any_hour(hour: int, zone: str | None) -> None:
+    """From 4 March on, so that the clock is set meanwhile."""
+    full = pd.bdate_range("2024-03-04", periods=36) + pd.Timedelta(hours=hour)
+    times, holidays = full[:24].tz_localize(zone), [3, 10]
+    frame = pd.DataFrame({"date": times, "a": np.arange(24.0)}).drop(index=holidays)
+    panel = load_panel(frame, reading=Reading(gaps="regularise", missing="mask"))
+    assert panel.series[0].times.tolist() == times.tolist()
+    assert np.flatnonzero(np.isnan(panel.series[0].values_RC[:, 0])).tolist() == holidays
+    assert "step: a business day" in panel.notes
+    ahead = future_times(panel.end, decode_step(encode_step(panel.step)), 12)
+    assert ahead.tolist() == full[24:].tz_localize(zone).tolist()
+
+
+def test_a_holiday_is_the_only_uneven_step_of_business_days_at_four() -> None:
+    times = (pd.bdate_range("2024-03-04", periods=24) + pd.Timedelta(hours=16)).delete(3)
+    found = find_irregularities(times)
+    assert (found.usual, found.uneven) == ("a business day", (3,))
+
+
+def test_weekdays_at_several_hours_are_no_business_days() -> None:
+    days = pd.bdate_range("2024-03-04", periods=24)
+    times = (days + pd.Timedelta(hours=16)).union(days + pd.Timedelta(hours=4))
+    assert find_irregularities(times).usual == "12 h"

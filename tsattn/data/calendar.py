@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tsattn.data.panel import Step
+from tsattn.data.zones import is_short
 from tsattn.errors import ConfigError
 
 HOURLY_FOUR = ("hour_of_day", "day_of_week", "day_of_month", "day_of_year")
@@ -77,14 +78,17 @@ def future_times(
         step: Distance of two.
         horizon: How many.
         by_wall: In a time zone, whether days and calendar steps go by the clock on the wall, also
-            across a night in which it is set. Shorter steps always go by the time that passes.
+            across a night in which it is set, or else in UTC. Shorter steps always go by the time
+            that passes.
     """
-    short = isinstance(step, pd.Timedelta) and step % pd.Timedelta(days=1)
-    if last.tz is None or short or not by_wall:
+    if last.tz is None or is_short(step):
         return pd.date_range(last, periods=horizon + 1, freq=step)[1:]
-    wall = pd.date_range(last.tz_localize(None), periods=horizon + 1, freq=step)[1:]
-    first = np.ones(len(wall), dtype=bool)
-    return wall.tz_localize(last.tz, ambiguous=first, nonexistent="shift_forward")
+    clock = last.tz_localize(None) if by_wall else last.tz_convert("UTC").tz_localize(None)
+    moments = pd.date_range(clock, periods=horizon + 1, freq=step)[1:]
+    if not by_wall:
+        return moments.tz_localize("UTC").tz_convert(last.tz)
+    first = np.ones(len(moments), dtype=bool)
+    return moments.tz_localize(last.tz, ambiguous=first, nonexistent="shift_forward")
 
 
 def default_season(step_seconds: float) -> int:

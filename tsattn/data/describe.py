@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data import catalog
-from tsattn.data.amounts import listed
+from tsattn.data.amounts import counted, listed
 from tsattn.data.load import load_panel, require_file
 from tsattn.data.numerals import lenient_values, text_counts
 from tsattn.data.panel import Panel
@@ -117,7 +117,7 @@ def _of_panel(panel: Panel) -> Description:
         ("file", str(panel.path)),
         ("sha256", panel.sha256),
         ("layout", panel.layout),
-        ("rows", f"{panel.num_rows}"),
+        ("rows", _rows_text(panel)),
         ("channels", f"{panel.num_channels}"),
         ("span", f"{panel.start} to {panel.end}"),
         ("step", step_text(panel.step)),
@@ -129,8 +129,8 @@ def _of_panel(panel: Panel) -> Description:
     if panel.info is not None:
         facts += _catalog_facts(panel.info)
         facts += _time_facts(panel.series[0].times)
-    else:  # anything irregular would have been refused
-        facts += [("duplicates", "0"), ("gaps", "0")]
+    else:
+        facts += _mended_facts(panel)
     known = () if panel.info is None or panel.info.sentinel is None else (panel.info.sentinel,)
     return Description(
         name=panel.name,
@@ -138,6 +138,23 @@ def _of_panel(panel: Panel) -> Description:
         channels=_statistics(panel.channels, values_RC, known),
         notes=panel.notes,
     )
+
+
+def _rows_text(panel: Panel) -> str:
+    """Return how many rows the file has and, where a policy changed that, how many count."""
+    treated, used = panel.treated, panel.num_rows
+    if not (treated.merged or treated.inserted):
+        return f"{used}"
+    in_file = used + treated.merged - treated.inserted
+    return f"{in_file} in the file, {used} as used and in the statistics below"
+
+
+def _mended_facts(panel: Panel) -> list[tuple[str, str]]:
+    """Return what was irregular in a file that can be used: all of it was merged or inserted."""
+    merged, inserted = panel.treated.merged, panel.treated.inserted
+    duplicates = f"{counted(merged, 'row')} merged, {panel.treatment.duplicates} kept"
+    gaps = f"{counted(inserted, 'row')} missing, inserted without values"
+    return [("duplicates", duplicates if merged else "0"), ("gaps", gaps if inserted else "0")]
 
 
 def _catalog_facts(info: catalog.DatasetInfo) -> list[tuple[str, str]]:

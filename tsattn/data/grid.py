@@ -9,7 +9,7 @@ from pandas.tseries.frequencies import to_offset
 from tsattn.data.panel import Step
 from tsattn.data.reading import Duplicates
 from tsattn.data.regularity import irregular
-from tsattn.data.steps import infer_step
+from tsattn.data.steps import infer_step, may_be_business_days
 from tsattn.data.table import Table
 from tsattn.data.zones import clocks, from_clock
 from tsattn.errors import DataError
@@ -134,7 +134,7 @@ def _candidates(moments: pd.DatetimeIndex) -> list[Step]:
         elif moments.is_month_end.all():
             found.append(to_offset(f"{few}ME"))
         found += [to_offset(f"{few}{place}") for place in ("BMS", "BME")]
-    if (moments.day_of_week < 5).all() and (moments == moments.normalize()).all():
+    if may_be_business_days(moments):
         found.append(to_offset("B"))
     return found
 

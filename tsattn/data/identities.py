@@ -17,7 +17,8 @@ class Identities:
 
     Attributes:
         names: their ``unique_id`` as text, stripped of blanks.
-        labels: the same as the table's owner writes it, of the first row of each.
+        labels: the same as the table's owner writes it, of the first row of each: cells of a frame,
+            and of a file numbers only where they are written as in the file (``001`` is text).
         groups: the rows of each, in the order of the table.
     """
 
@@ -34,17 +35,31 @@ def identities_of(table: Table, column: int) -> Identities:
         column: position of ``unique_id``.
 
     Raises:
-        DataError: rows whose ``unique_id`` is empty.
+        DataError: rows whose ``unique_id`` is empty, or missing in a frame.
     """
     codes_R, names = _factorized(table, column)
+    empty = _missing(table, column)
     if "" in names:
-        nameless = np.flatnonzero(codes_R == names.index(""))
+        empty = empty | (codes_R == names.index(""))
+    if empty.any():
+        nameless = np.flatnonzero(empty)
         raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
     by_series = np.argsort(codes_R, kind="stable")
     ends = np.cumsum(np.bincount(codes_R)).tolist()
     groups = [by_series[first:last] for first, last in pairwise([0, *ends])]
     firsts = table.cells(column).iloc[[group[0] for group in groups]]
-    return Identities(names, tuple(firsts.tolist()), groups)
+    labels = tuple(firsts.tolist())
+    parsed = bool(table.body) and pd.api.types.is_numeric_dtype(firsts)
+    if parsed and tuple(map(str, labels)) != names:
+        labels = names
+    return Identities(names, labels, groups)
+
+
+def _missing(table: Table, column: int) -> np.ndarray:
+    """Return which rows of a frame have no value; what a file holds is text, ``NA`` too."""
+    if table.body:
+        return np.zeros(table.num_rows, dtype=bool)
+    return table.cells(column).isna().to_numpy(bool)
 
 
 def _factorized(table: Table, column: int) -> tuple[np.ndarray, tuple[str, ...]]:

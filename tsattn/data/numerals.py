@@ -1,34 +1,23 @@
-"""Numbers from the cells of a file: which sign is the decimal one is proved, never guessed."""
+"""Numbers from the cells of a file."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from tsattn.data.decimals import COMMA_GROUPS, NUMBER, POINT_GROUPS, decimal_sign, is_number
 from tsattn.data.table import Table
 from tsattn.errors import DataError
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-# as a number with decimal comma, possibly with points between thousands: 1,5 and 1.234,5
-_DECIMAL_COMMA = re.compile(
-    r"[+-]?(?:[1-9][0-9]{0,2}(?:\.[0-9]{3})+|[0-9]*),[0-9]+(?:[eE][+-]?[0-9]+)?"
-)
-# as a number with commas between thousands: 1,234 and 1,234.5
-_COMMA_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*)?")
-# as a number with points between thousands: 1.234 and 1.234,5
-_POINT_GROUPS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+(?:,[0-9]*)?")
 # cells that say that there is no value
 NOTHING = frozenset(
     {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none", "nil", "missing", "-", "?"}
 )
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?")
-_NUMBERS = frozenset({"floating", "integer", "mixed-integer-float"})
 _SHOWN = 6
-
-Example = tuple[int, int, str]  # row, column, cell
 
 
 def channel_values(
@@ -38,6 +27,7 @@ def channel_values(
     rows: np.ndarray | None = None,
     *,
     allow_missing: bool = False,
+    beside: Sequence[int] = (),
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Read the channels of a table.
 
@@ -48,6 +38,7 @@ def channel_values(
         rows: The rows that are needed; what the others hold does not matter. None means all.
         allow_missing: Whether cells may be empty or hold a word of `NOTHING`; they become NaN.
             Other text and infinite numbers are refused all the same.
+        beside: Columns that decide the decimal sign where the channels leave it open.
 
     Returns:
         float64 rows x channels, finite (or missing) in the rows needed, and notes on what was
@@ -57,7 +48,7 @@ def channel_values(
         DataError: A cell is no finite number, or the decimal sign cannot be told; with lines,
             columns and what to do.
     """
-    sign, notes = _decimal_sign(table, columns, decimal)
+    sign, notes = decimal_sign(table, columns, decimal, beside)
     values_RC = _read_values(table, columns, sign)
     unusable = ~np.isfinite(values_RC)
     if rows is not None:
@@ -77,17 +68,35 @@ def channel_values(
 def with_flags(table: Table, names: Sequence[str]) -> Table:
     """Return the table with True and False of some columns as 1 and 0.
 
+    Columns of text or objects count where every cell is True or False, or says that there is no
+    value, as those do in which some rows are empty.
+
     Args:
         table: The file or frame.
         names: Columns that may be there.
     """
     places = [place for place, name in enumerate(table.columns) if name in names]
-    flags = [place for place in places if pd.api.types.is_bool_dtype(table.cells(place))]
+    flags = {place: _flags(table, place) for place in places}
+    flags = {place: cells for place, cells in flags.items() if cells is not None}
     if not flags:
         return table
     columns = {place: table.cells(place) for place in range(len(table.columns))}
-    columns |= {place: columns[place].astype("Int8") for place in flags}
-    return replace(table, frame=pd.DataFrame(columns))
+    return replace(table, frame=pd.DataFrame(columns | flags))
+
+
+def _flags(table: Table, column: int) -> pd.Series | None:
+    """Return a column with 1 and 0 for True and False, or None where it holds something else."""
+    cells = table.cells(column)
+    if pd.api.types.is_bool_dtype(cells):
+        return cells.astype("Int8")
+    if not (pd.api.types.is_object_dtype(cells) or pd.api.types.is_string_dtype(cells)):
+        return None
+    text = table.text(column)
+    numbers = text.str.casefold().map({"true": "1", "false": "0"})
+    others = text[numbers.isna()]
+    if len(others) == len(text) or not others.str.casefold().isin(NOTHING).all():
+        return None
+    return numbers.fillna(text)
 
 
 def covariate_values(
@@ -95,13 +104,17 @@ def covariate_values(
 ) -> np.ndarray:
     """Read columns as `channel_values` does, and call them covariates where one has no number.
 
+    The other columns of the table help to tell the decimal sign.
+
     Raises:
         DataError: A cell is no finite number; with lines, columns and what to do.
     """
     try:
-        return channel_values(table, columns, decimal, rows)[0]
+        every = range(len(table.columns))
+        return channel_values(table, columns, decimal, rows, beside=every)[0]
     except DataError as error:
-        told = str(error).replace("channels must hold", "covariates must hold")
+        needed = "covariates must hold finite numbers (or True and False)"
+        told = str(error).replace("channels must hold finite numbers", needed)
         raise DataError(told) from None
 
 
@@ -118,7 +131,7 @@ def _nothing(table: Table, columns: Sequence[int], bad: np.ndarray) -> np.ndarra
 def lenient_values(table: Table, columns: Sequence[int], decimal: str | None) -> np.ndarray:
     """Read the channels of a table as `channel_values` does, with NaN where a cell is no number."""
     try:
-        sign, _ = _decimal_sign(table, columns, decimal)
+        sign, _ = decimal_sign(table, columns, decimal)
     except DataError:
         sign = "."
     return _read_values(table, columns, sign)
@@ -151,7 +164,7 @@ def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:
     for place, column in enumerate(columns):
         cells = table.cells(column)
         as_text = table.body and sign == "," and pd.api.types.is_float_dtype(cells)
-        if _is_number(cells) and not as_text:
+        if is_number(cells) and not as_text:
             values_RC[:, place] = cells.to_numpy(np.float64, na_value=np.nan)
         else:
             text = table.text(column) if texts is None else texts.iloc[:, column]
@@ -159,110 +172,20 @@ def _read_values(table: Table, columns: Sequence[int], sign: str) -> np.ndarray:
     return values_RC
 
 
-def _is_number(cells: pd.Series) -> bool:
-    if cells.dtype == object:
-        return pd.api.types.infer_dtype(cells, skipna=True) in _NUMBERS
-    return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
-
-
 def _numbers(text: pd.Series, sign: str) -> np.ndarray:
     if sign == ",":
-        grouped = text.str.fullmatch(_POINT_GROUPS).to_numpy(bool)
+        grouped = text.str.fullmatch(POINT_GROUPS).to_numpy(bool)
         plain = text.where(~grouped, text.str.replace(".", "", regex=False))
         # a point that is left is no decimal sign here
         plain = plain.where(~plain.str.contains(".", regex=False), "")
         plain = plain.str.replace(",", ".", regex=False)
     else:
-        grouped = text.str.fullmatch(_COMMA_GROUPS).to_numpy(bool)
+        grouped = text.str.fullmatch(COMMA_GROUPS).to_numpy(bool)
         plain = text.where(~grouped, text.str.replace(",", "", regex=False))
-    valid = plain.str.fullmatch(_NUMBER).to_numpy(bool)
+    valid = plain.str.fullmatch(NUMBER).to_numpy(bool)
     values = np.full(len(text), np.nan)
     values[valid] = plain[valid].to_numpy(str).astype(np.float64)
     return values
-
-
-def _decimal_sign(
-    table: Table, columns: Sequence[int], given: str | None
-) -> tuple[str, tuple[str, ...]]:
-    if given is not None:
-        if given not in (".", ","):
-            raise DataError(f"decimal sign {given!r} is unknown; expected '.' or ','")
-        if given == table.delimiter:
-            raise DataError(
-                f"{table.label}: {given!r} cannot be both delimiter and decimal sign; set "
-                "--data.delimiter or --data.decimal"
-            )
-        return given, ()
-    comma, point, either = _comma_evidence(table, columns)
-    if (either and not comma) or table.delimiter == ";":
-        point_proof, point_either = _point_evidence(table, columns)
-        point = point or point_proof
-        either = either or (None if comma else point_either)
-    if comma and point and "," in point[2]:
-        raise DataError(
-            f"{table.label}: the decimal sign is not the same everywhere: {_place(table, comma)} "
-            f"has a comma, {_place(table, point)} a point; write all numbers alike"
-        )
-    if comma:
-        return ",", (f"decimal sign: comma, as in {comma[2]!r}",)
-    if point or not either:
-        grouped = point is not None and "," in point[2]
-        return ".", (("decimal sign: point, commas between thousands",) if grouped else ())
-    raise DataError(
-        f"{table.label}: {_place(table, either)} may mean a thousand or a fraction, and no other "
-        "number decides; set --data.decimal , (fraction after a comma) or --data.decimal . (after "
-        "a point)"
-    )
-
-
-def _place(table: Table, example: Example) -> str:
-    row, column, cell = example
-    return f"{cell!r} ({table.where([row])}, column {table.columns[column]!r})"
-
-
-def _comma_evidence(
-    table: Table, columns: Sequence[int]
-) -> tuple[Example | None, Example | None, Example | None]:
-    """Return cells that prove a decimal comma, prove a point, and may be either."""
-    found: dict[str, Example | None] = {"comma": None, "point": None, "either": None}
-    for column in columns:
-        if _is_number(table.cells(column)):
-            continue
-        text = table.text(column)
-        text = text[text.str.contains(",", regex=False)]
-        as_comma = text.str.fullmatch(_DECIMAL_COMMA).to_numpy(bool)
-        as_point = text.str.fullmatch(_COMMA_GROUPS).to_numpy(bool)
-        for kind, mask in (
-            ("comma", as_comma & ~as_point),
-            ("point", as_point & ~as_comma),
-            ("either", as_comma & as_point),
-        ):
-            if found[kind] is None and mask.any():
-                first = text[mask]
-                found[kind] = (int(first.index[0]), column, str(first.iloc[0]))
-    return found["comma"], found["point"], found["either"]
-
-
-def _point_evidence(table: Table, columns: Sequence[int]) -> tuple[Example | None, Example | None]:
-    """Return a cell whose point is a decimal sign, and one whose point may part thousands."""
-    either: Example | None = None
-    for column, text in _float_texts(table, columns):
-        pointed = text[text.str.contains(".", regex=False)]
-        grouped = pointed.str.fullmatch(_POINT_GROUPS).to_numpy(bool)
-        if (~grouped).any():
-            proof = pointed[~grouped]
-            return (int(proof.index[0]), column, str(proof.iloc[0])), None
-        if grouped.any() and either is None:
-            either = (int(pointed.index[0]), column, str(pointed.iloc[0]))
-    return None, either
-
-
-def _float_texts(table: Table, columns: Sequence[int]) -> Iterator[tuple[int, pd.Series]]:
-    floats = [column for column in columns if pd.api.types.is_float_dtype(table.cells(column))]
-    if floats and table.body:
-        texts = table.all_text()
-        for column in floats:
-            yield column, texts.iloc[:, column]
 
 
 def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:

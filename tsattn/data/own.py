@@ -10,6 +10,7 @@ import pandas as pd
 
 from tsattn.data.amounts import listed, plural
 from tsattn.data.frames import LONG_COLUMNS, plain_frame
+from tsattn.data.identities import identities_of
 from tsattn.data.mending import Mended, mend
 from tsattn.data.numerals import covariate_values, with_flags
 from tsattn.data.panel import Panel, Series
@@ -19,7 +20,7 @@ from tsattn.data.steps import mean_step_seconds
 from tsattn.data.table import Table, check_names
 from tsattn.data.timecolumn import find_time_column, table_times
 from tsattn.data.treatment import Treatment
-from tsattn.data.zones import clock_of
+from tsattn.data.zones import clock_of, goes_by_utc
 from tsattn.errors import DataError
 
 
@@ -114,6 +115,7 @@ def read_own_table(table: Table, reading: Reading, *, name: str, path: Path, sha
         treated=mended.treated,
         integers=found.table.integers,
         clock=clock_of(longest.times, found.table.offset),
+        by_utc=goes_by_utc(mended.times, step),
     )
 
 
@@ -163,13 +165,8 @@ def _read_long(table: Table, reading: Reading, treatment: Treatment, name: str) 
             f"the time column of the long layout is ds, not {reading.time_column!r}; rename the "
             "column"
         )
-    identities = table.text(identity)
-    nameless = np.flatnonzero((identities == "").to_numpy())
-    if len(nameless):
-        raise DataError(f"{table.label}: unique_id is empty in {table.where(nameless)}; fill it")
-    codes, uniques = pd.factorize(identities)
-    names = tuple(str(one) for one in uniques)
-    groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    identities = identities_of(table, identity)
+    names, groups = identities.names, identities.groups
     table, times, notes = table_times(table, time, reading, groups, treatment)
     places = {place: one for place, one in enumerate(table.columns) if one in reading.covariates}
     columns = [target, *(place for place in places if place not in (identity, time, target))]

@@ -56,6 +56,7 @@ class Panel:
         integers: Whether the time counts steps (`tsattn.data.integers`); it has no calendar then.
         clock: The clock that the timestamps go by (``Europe/Berlin``, ``UTC+01:00``), where one is
             known.
+        by_utc: Whether steps of days and more go by UTC, in a zone whose clock is set.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Panel:
     treated: Treated = UNTOUCHED
     integers: bool = False
     clock: str | None = None
+    by_utc: bool = False
 
     @property
     def num_channels(self) -> int:

@@ -125,10 +125,17 @@ def _best_step(times: pd.DatetimeIndex, distances: np.ndarray) -> tuple[str, np.
     if same_day and (months > 0).any():
         month = _most_common(months[months > 0])
         candidates.append((_months_text(int(month)), months != month))
-    if (times.day_of_week < 5).all() and (times == times.normalize()).all():
+    if may_be_business_days(times):
         days = times.to_numpy().astype("datetime64[D]")
         candidates.append((_BUSINESS_DAY, days[1:] != np.busday_offset(days[:-1], 1)))
     return min(candidates, key=lambda candidate: int(candidate[1].sum()))
+
+
+def may_be_business_days(times: pd.DatetimeIndex) -> bool:
+    """Return whether timestamps lie on weekdays at one time of day, be it midnight or 16:00."""
+    moments = times.to_numpy()
+    into_day = moments - moments.astype("datetime64[D]")
+    return bool((times.day_of_week < 5).all() and (into_day == into_day[0]).all())
 
 
 def _most_common(values: np.ndarray) -> Any:

@@ -9,15 +9,10 @@ import pandas as pd
 
 from tsattn.data.amounts import quoted
 from tsattn.data.integers import from_integers, holds_integers
+from tsattn.data.offsets import OFFSETS_DIFFER
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table
-from tsattn.data.timestamps import (
-    OFFSETS_DIFFER,
-    ParsedTimes,
-    holds_months,
-    looks_like_time,
-    parse_times,
-)
+from tsattn.data.timestamps import ParsedTimes, holds_months, looks_like_time, parse_times
 from tsattn.data.treatment import Treatment
 from tsattn.data.zones import in_zone
 from tsattn.errors import DataError

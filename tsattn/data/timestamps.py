@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tsattn.data.offsets import UTC, offset_shifts
 from tsattn.data.steps import infer_step
 from tsattn.errors import DataError
 
@@ -14,7 +15,9 @@ from tsattn.errors import DataError
 _CLOCK = (
     r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
     r"(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
-    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?(?P<zone>[Zz]|UTC|[+-][0-9]{2}:?[0-9]{2})?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?"
+    # hours alone are an offset only after a time of day: 2020-01-01-05 is none
+    rf"(?P<zone>{UTC}|[+-][0-9]{{2}}(?(hour)(?::?[0-9]{{2}})?|:?[0-9]{{2}}))?"
 )
 _NUMERIC = re.compile(
     r"(?P<a>[0-9]{1,4})(?P<s>[-/.])(?P<b>[0-9]{1,2})(?P=s)(?P<c>[0-9]{1,4})" + _CLOCK
@@ -23,6 +26,17 @@ _NAMED_MONTH = re.compile(
     r"(?=.*\b[0-9]{4}\b)"
     r"(?=.*\b(?i:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)(?i:uary|ruary|ch|il|ust|"
     r"ember|ober)?\b)[A-Za-z0-9 ,:./+-]{8,40}"
+)
+# the offset after a time of day, with the year or the whole date before or behind it
+_NAMED_ZONE = re.compile(
+    r"(?P<head>.*?[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp]\.?[Mm]\.?)?"
+    rf"(?: +[0-9]{{4}})?) *(?P<zone>{UTC}|[+-][0-9]{{2}}(?::?[0-9]{{2}}|(?=$| +[0-9]{{4}}$)))"
+    r"(?P<tail>(?:[ ,].*)?)"
+)
+# what else names a zone, such as CET or GMT+0100, which is east for some and west for others
+_OTHER_ZONE = re.compile(
+    r".*(?:\+| -[0-9]|(?i:utc|gmt)|\b(?!(?:JAN|FEB|MAR|MARCH|APR|APRIL|MAY|JUNE?|JULY?|AUG|SEPT?|"
+    r"OCT|NOV|DEC|MON|TUES?|WED|THU|THURS?|FRI|SAT|SUN)\b)[A-Z]{3,5}\b).*"
 )
 _ISO = re.compile(r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?)?")
 _QUARTER = re.compile(r"[0-9]{4}[- ]?[Qq][1-4]")
@@ -35,8 +49,6 @@ _COMPACT = {
 }
 # years as `tsattn.data.integers` takes them; a code such as 2000-99 is no month
 _MONTH = re.compile(r"(?:1[5-9]|2[0-9])[0-9]{2}[-/](?:0[1-9]|1[0-2])")
-OFFSETS_DIFFER = "UTC offsets differ: times are taken in UTC"
-"""The note where cells name several offsets, as those of a place do where its clock is set."""
 
 _ORDERS = {
     "day first": ("c", "b", "a"),
@@ -126,14 +138,27 @@ def parse_times(
         if 2 * int(matches.sum()) >= len(cells):
             times = pd.to_datetime(cells.where(matches), format=style, errors="coerce")
             return _finish(pd.DatetimeIndex(times), (f"dates: {style}",))
-    named = cells.where(cells.str.fullmatch(_NAMED_MONTH))
-    times = pd.to_datetime(named, format="mixed", errors="coerce", utc=True).dt.tz_localize(None)
-    return _finish(pd.DatetimeIndex(times), ("dates: with month names",))
+    return _named_times(cells, label)
 
 
-def _finish(times: pd.DatetimeIndex, notes: tuple[str, ...]) -> ParsedTimes:
+def _finish(
+    times: pd.DatetimeIndex, notes: tuple[str, ...], offset: pd.Timedelta | None = None
+) -> ParsedTimes:
     unread = tuple(np.flatnonzero(times.isna()).tolist())
-    return ParsedTimes(times.as_unit("us"), notes, unread)
+    return ParsedTimes(times.as_unit("us"), notes, unread, offset)
+
+
+def _named_times(cells: pd.Series, label: str) -> ParsedTimes:
+    """Read dates with month names; pandas gets them without the offset, which it would apply."""
+    named = cells.where(cells.str.fullmatch(_NAMED_MONTH))
+    parts = named.str.extract(rf"^{_NAMED_ZONE.pattern}$")
+    plain = named.where(parts["zone"].isna(), parts["head"] + parts["tail"])
+    plain = plain.where(~plain.str.fullmatch(_OTHER_ZONE, na=False))
+    times = pd.to_datetime(plain, format="mixed", errors="coerce", utc=True).dt.tz_localize(None)
+    read = times.notna().to_numpy(bool)
+    shifts, notes, offset = offset_shifts(parts["zone"], read, label)
+    moments = pd.DatetimeIndex(times.to_numpy("datetime64[us]") + shifts)
+    return _finish(moments, ("dates: with month names", *notes), offset)
 
 
 def _iso(cells: pd.Series) -> pd.DatetimeIndex | None:
@@ -157,7 +182,9 @@ def _numeric_times(
     label: str,
     groups: Sequence[np.ndarray],
 ) -> ParsedTimes:
-    clock, notes, offset = _clock(parts, label)
+    read = parts["a"].notna().to_numpy(bool)
+    shifts, notes, offset = offset_shifts(parts["zone"], read, label)
+    clock = _clock(parts) + shifts
     candidates = {
         order: _dates(parts, order) + clock for order in _possible_orders(parts, day_first)
     }
@@ -254,13 +281,8 @@ def _dates(parts: pd.DataFrame, order: str) -> np.ndarray:
     return np.where(exists, dates.astype("datetime64[us]"), np.datetime64("NaT", "us"))
 
 
-def _clock(
-    parts: pd.DataFrame, label: str
-) -> tuple[np.ndarray, tuple[str, ...], pd.Timedelta | None]:
-    """Return the time of day, less the zone's offset where offsets differ, and what was done.
-
-    Last comes what the times that are returned are ahead of UTC, where that is known.
-    """
+def _clock(parts: pd.DataFrame) -> np.ndarray:
+    """Return the time of day as written, NaT where it does not exist."""
 
     def number(name: str) -> np.ndarray:
         return pd.to_numeric(parts[name]).fillna(0).to_numpy(np.int64)
@@ -272,20 +294,4 @@ def _clock(
     fraction = parts["fraction"].str.slice(0, 6).str.ljust(6, "0")
     micros = pd.to_numeric(fraction).fillna(0).to_numpy(np.int64)
     total = ((hour * 60 + minute) * 60 + second) * 1_000_000 + micros
-    clock = np.where(bad, np.timedelta64("NaT", "us"), total.astype("timedelta64[us]"))
-    zone = parts["zone"]
-    if not zone.notna().any():
-        return clock, (), None
-    if zone.isna().any():
-        raise DataError(
-            f"{label}: some timestamps have a UTC offset and others none; write all of them alike"
-        )
-    offset = zone.where(~zone.str.upper().isin(["Z", "UTC"]), "+00:00").str.replace(":", "")
-    hours, rest = offset.str.slice(1, 3).astype(int), offset.str.slice(3, 5).astype(int)
-    clock = np.where((hours < 24) & (rest < 60), clock, np.timedelta64("NaT", "us"))
-    minutes = hours * 60 + rest
-    signed = np.where(offset.str.startswith("-"), -minutes, minutes)
-    if offset.nunique() == 1:
-        note = f"UTC offset {zone.iloc[0]} is dropped: times stay as written"
-        return clock, (note,), pd.Timedelta(minutes=int(signed[0]))
-    return clock - signed.astype("timedelta64[m]"), (OFFSETS_DIFFER,), pd.Timedelta(0)
+    return np.where(bad, np.timedelta64("NaT", "us"), total.astype("timedelta64[us]"))

@@ -1,10 +1,13 @@
 """Time zones: local timestamps and the nights in which the clock is set."""
 
+from collections.abc import Sequence
 from datetime import timezone
 
 import numpy as np
 import pandas as pd
 
+from tsattn.data.panel import Step
+from tsattn.data.steps import follows
 from tsattn.data.table import Table
 from tsattn.errors import DataError
 
@@ -41,6 +44,26 @@ def from_clock(moments: pd.DatetimeIndex, like: pd.DatetimeIndex, clock: int) ->
         return moments.tz_localize("UTC").tz_convert(like.tz)
     first = np.ones(len(moments), dtype=bool)
     return moments.tz_localize(like.tz, ambiguous=first, nonexistent="shift_forward")
+
+
+def is_short(step: Step) -> bool:
+    """Return whether a step is no number of days or months, so that no clock can shift it."""
+    return isinstance(step, pd.Timedelta) and bool(step % pd.Timedelta(days=1))
+
+
+def goes_by_utc(series: Sequence[pd.DatetimeIndex], step: Step) -> bool:
+    """Return whether days, or longer steps, follow each other in UTC and not on the wall.
+
+    Args:
+        series: regular timestamps of every series.
+        step: distance of two.
+    """
+    if series[0].tz is None or is_short(step):
+        return False
+    in_utc, on_wall = zip(*map(clocks, series), strict=True)
+    return all(follows(one, step) for one in in_utc) and not all(
+        follows(one, step) for one in on_wall
+    )
 
 
 def clock_of(times: pd.DatetimeIndex, offset: pd.Timedelta | None) -> str | None:

@@ -13,7 +13,7 @@ from tsattn.data.covariates import RowCovariates
 from tsattn.data.scaling import Scaler
 from tsattn.data.steps import follows
 from tsattn.data.windows import Windows, split_missing
-from tsattn.data.zones import wall_time
+from tsattn.data.zones import clocks
 from tsattn.errors import CheckpointError, DataError
 from tsattn.forecast.history import History
 from tsattn.forecast.intervals import Ahead
@@ -90,7 +90,7 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
                 one[-1],
                 trained.step,
                 trained.horizon,
-                by_wall=one.tz is None or follows(wall_time(one), trained.step),
+                by_wall=_goes_by_wall(one, history, trained),
             ).as_unit("us")
             for one in past
         )
@@ -99,6 +99,35 @@ def calendar_of(history: History, trained: Trained) -> Calendar:
             f"{history.source.table.label}: no time left to forecast: {error}"
         ) from None
     return Calendar(past, future, which_K)
+
+
+def _goes_by_wall(times: pd.DatetimeIndex, history: History, trained: Trained) -> bool:
+    """Return whether days, or longer steps, go on by the clock on the wall, and not in UTC.
+
+    Rows may follow each other by both clocks, between two nights in which that on the wall is set.
+    Then they go on as those of the training did, in UTC where that is known; where it is not, in
+    UTC too where the source writes them so, as midnights.
+    """
+    if times.tz is None:
+        return True
+    in_utc, on_wall = clocks(times)
+    if not follows(on_wall, trained.step):
+        return False
+    if trained.by_utc:
+        return not follows(in_utc, trained.step)
+    written = history.shown(times)
+    return not (
+        follows(in_utc, trained.step)
+        and _midnights(in_utc)
+        and not _midnights(on_wall)
+        and isinstance(written, pd.DatetimeIndex)
+        and written.tz is not None
+        and written.tz_localize(None).equals(in_utc)
+    )
+
+
+def _midnights(times: pd.DatetimeIndex) -> bool:
+    return bool((times == times.normalize()).all())
 
 
 def scaler_of(history: History, trained: Trained) -> Scaler:

@@ -11,6 +11,7 @@ import pandas as pd
 from tsattn.data.frames import LONG_COLUMNS
 from tsattn.data.identities import identities_of
 from tsattn.data.numerals import channel_values
+from tsattn.data.offsets import OFFSETS_DIFFER
 from tsattn.data.selecting import require_wide, select_columns
 from tsattn.data.table import Table
 from tsattn.data.timecolumn import find_time_column, table_times
@@ -272,9 +273,11 @@ def times_of(
     cells = table.cells(column)
     zone = cells.dt.tz if pd.api.types.is_datetime64_any_dtype(cells) else None
     if table.offset is not None:
-        zone = times.tz or timezone(table.offset.to_pytimedelta())
+        zone = timezone(table.offset.to_pytimedelta())
         if times.tz is None:
             times = times.tz_localize(zone)
+        elif OFFSETS_DIFFER in notes:  # as those of a place do
+            zone = times.tz
     if times.tz is not None and treatment.time_zone is None and trained.clock is not None:
         times = times.tz_convert(trained.clock)  # its calendar, and its days
     return replace(source, table=table, zone=zone), times, notes

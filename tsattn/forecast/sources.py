@@ -1,8 +1,7 @@
 """Where new data come from: a CSV file or a frame of pandas or polars; and the way back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, timezone
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from tsattn.data.panel import Layout
 from tsattn.data.reading import Reading
 from tsattn.data.table import Table, read_table
 from tsattn.errors import DataError
+from tsattn.forecast.dtypes import as_in_pandas, as_in_polars
 
 Frame = Any
 """A pandas or a polars data frame, or the path of a CSV file."""
@@ -29,7 +29,7 @@ class Source:
         labels: the columns' own names, by position.
         library: whose frame it is, and whose frame the forecast becomes.
         index: whether the time is the frame's index (and the table's first column).
-        period: the frequency of a `pandas.PeriodIndex`, else None.
+        dtypes: the types of a frame's columns, by their own names; none of a file.
         zone: the time zone in which it writes its timestamps, None where it names none.
     """
 
@@ -38,7 +38,7 @@ class Source:
     labels: tuple[Any, ...]
     library: Literal["pandas", "polars"] = "pandas"
     index: bool = False
-    period: Any = None
+    dtypes: Mapping[Any, Any] = field(default_factory=dict)
     zone: Any = None
 
     @property
@@ -48,17 +48,29 @@ class Source:
         return self.reading.layout or ("long" if long else "wide")
 
     def frame(self, columns: Mapping[Any, Any]) -> Any:
-        """Return columns as a frame of the same library; the first one is the time of an index."""
+        """Return columns as a frame of the same library.
+
+        Those that are an index (identifiers, times) get the type that they have in the source,
+        where that loses nothing.
+
+        Args:
+            columns: by their names; where the source's index is the time, that is the first one.
+        """
+        like = as_in_polars if self.library == "polars" else as_in_pandas
+        columns = {
+            name: like(cells, self.dtypes.get(name)) if isinstance(cells, pd.Index) else cells
+            for name, cells in columns.items()
+        }
         if self.library == "polars":
             import polars as pl
 
-            return pl.DataFrame({name: _for_polars(cells) for name, cells in columns.items()})
+            return pl.DataFrame(columns)
         if not self.index:
             return pd.DataFrame(columns)
         time, *names = columns
-        index = pd.Index(columns[time])
-        index = index if self.period is None else pd.DatetimeIndex(index).to_period(self.period)
-        return pd.DataFrame({name: columns[name] for name in names}, index=index.rename(time))
+        return pd.DataFrame(
+            {name: columns[name] for name in names}, index=pd.Index(columns[time], name=time)
+        )
 
 
 def open_source(frame: Frame, reading: Reading) -> Source:
@@ -91,27 +103,11 @@ def open_source(frame: Frame, reading: Reading) -> Source:
 def _from_pandas(frame: pd.DataFrame, reading: Reading) -> Source:
     plain, index = plain_frame(frame)
     labels = (frame.index.name, *frame.columns) if index else tuple(plain.columns)
-    period = frame.index.freq if index and isinstance(frame.index, pd.PeriodIndex) else None
-    return Source(frame_table(plain), reading, labels, index=index, period=period)
+    dtypes = dict(zip(labels, plain.dtypes, strict=True))
+    return Source(frame_table(plain), reading, labels, index=index, dtypes=dtypes)
 
 
 def _from_polars(frame: Any, reading: Reading) -> Source:
     plain = from_polars(frame)
-    return Source(frame_table(plain), reading, tuple(plain.columns), library="polars")
-
-
-def _for_polars(cells: Any) -> Any:
-    """Return a column for polars, timestamps with their time zone.
-
-    Those with a UTC offset become text, as which they came: polars knows zones by their names.
-    """
-    import polars as pl
-
-    if not isinstance(cells, pd.DatetimeIndex):
-        return cells.to_numpy() if isinstance(cells, pd.Index) else cells
-    if cells.tz is None:
-        return cells.to_numpy()
-    if isinstance(cells.tz, timezone) and cells.tz != UTC:
-        return [one.isoformat(sep=" ") for one in cells]
-    moments = pl.Series(cells.tz_convert("UTC").tz_localize(None).to_numpy())
-    return moments.dt.replace_time_zone("UTC").dt.convert_time_zone(str(cells.tz))
+    labels, dtypes = tuple(plain.columns), dict(frame.collect_schema())
+    return Source(frame_table(plain), reading, labels, library="polars", dtypes=dtypes)

@@ -41,6 +41,7 @@ class Trained:
         treatment: what was done with missing values and irregular timestamps.
         integers: whether time was counted in steps, without a calendar.
         clock: the clock that timestamps went by, where one is known.
+        by_utc: whether steps of days and more went by UTC, in a zone whose clock is set.
         sha256: that of the data, where it is known.
         seen: per series (one for the wide layout) how many of its first rows the network was
             trained on, and how many of them it was trained or validated on.
@@ -60,6 +61,7 @@ class Trained:
     treatment: Treatment = STRICT
     integers: bool = False
     clock: str | None = None
+    by_utc: bool = False
     sha256: str = ""
     seen: tuple[tuple[int, int], ...] = ()
 
@@ -137,6 +139,7 @@ def _parse(data: Mapping[str, Any]) -> Trained:
         treatment=treatment_from(data.get("treatment")),
         integers=bool(data.get("integers", False)),
         clock=known_clock(data.get("clock")),
+        by_utc=bool(data.get("by_utc", False)),
         sha256=str(data.get("sha256") or ""),
         seen=tuple((int(train[1]), int(val[1])) for train, val, *_ in data.get("borders") or ()),
     )
