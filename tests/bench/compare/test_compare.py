@@ -51,13 +51,12 @@ def test_errors_are_numpys_on_the_stored_forecasts(trained: Trained, tmp_path: P
         error_WHC = stored["prediction"].astype(np.float64) - stored["target"]
     found = errors_of(open_run(folder))
     for metric, values in {"mse": error_WHC**2, "mae": abs(error_WHC)}.items():
-        np.testing.assert_allclose(
-            found.by_channel_WC[metric], values.mean(1), rtol=1e-4, atol=1e-7
-        )
-        np.testing.assert_allclose(found.by_step_WH[metric], values.mean(2), rtol=1e-4, atol=1e-7)
-        assert found.by_window(metric).mean() == pytest.approx(
-            trained.scores["tanh", 7]["test"][metric], rel=1e-6
-        )
+        for parts, means in ((found.channels, values.mean(1)), (found.steps, values.mean(2))):
+            np.testing.assert_allclose(parts.means(metric), means, rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(parts.scores(metric), means.mean(0), rtol=1e-5)
+        score = trained.scores["tanh", 7]["test"][metric]
+        assert found.score(metric) == pytest.approx(score, rel=1e-6)
+        assert found.by_window(metric).mean() == pytest.approx(score, rel=1e-6)
 
 
 def test_kept_checkpoint_and_run_folder_have_the_same_errors(trained: Trained) -> None:

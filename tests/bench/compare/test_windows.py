@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tsattn.bench.compare.differences import pairing_of
-from tsattn.bench.compare.errors import ErrorsOfRun
+from tsattn.bench.compare.errors import ErrorsOfRun, Sums
 from tsattn.bench.compare.sides import Scored, require_same_windows
 from tsattn.bench.opened import Opened
 from tsattn.errors import DataError
@@ -32,7 +32,8 @@ def data_of(folder: Path, *lengths: int, name: str = "own") -> ForecastData:
 
 def side(name: str, windows: int) -> Scored:
     nothing = {metric: np.zeros((windows, 1)) for metric in ("mse", "mae")}
-    return Scored(name, {7: ErrorsOfRun(nothing, nothing)})
+    sums = Sums(nothing, np.ones((windows, 1), np.int32))
+    return Scored(name, {7: ErrorsOfRun(sums, sums)})
 
 
 def opened(name: str, data: ForecastData) -> Opened:

@@ -1,23 +1,25 @@
 """Paired differences of sides: over seeds where there are several, else over windows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsattn.bench.compare.errors import METRICS, Array, ErrorsOfRun
-from tsattn.bench.compare.sides import Scored
-from tsattn.bench.paired import (
-    MIN_BLOCKS,
-    Difference,
-    holm,
-    over_seeds,
-    over_windows,
-    time_blocks,
+from tsattn.bench.compare.errors import METRICS, ErrorsOfRun, Sums
+from tsattn.bench.compare.missing import notes_on_missing
+from tsattn.bench.compare.ratios import (
+    Blocks,
+    Counts,
+    all_over_windows,
+    blocks_with_targets,
+    part_over_seeds,
+    part_over_windows,
 )
-from tsattn.data.amounts import counted
+from tsattn.bench.compare.sides import Scored
+from tsattn.bench.paired import MIN_BLOCKS, Difference, holm, time_blocks
+from tsattn.data.amounts import counted, listed
 from tsattn.errors import ConfigError
 from tsattn.training.datamodule import ForecastData
 
@@ -29,16 +31,19 @@ class Pairing:
     Attributes:
         over: ``seeds`` or ``windows``.
         seeds: the seeds that all sides have; empty where windows are paired.
-        blocks_W: block of every window; None where seeds are paired.
+        blocks_W: block of every window, -1 for those without any observed target; None where seeds
+            are paired.
         block: shortest length of a block; 0 where seeds are paired.
         notes: what a reader should know.
+        scarce: channels with targets in too few blocks, though there are enough of all.
     """
 
     over: Literal["seeds", "windows"]
     seeds: tuple[int, ...]
-    blocks_W: NDArray[np.intp] | None
+    blocks_W: Blocks | None
     block: int
     notes: tuple[str, ...]
+    scarce: tuple[str, ...] = ()
 
     @property
     def num_blocks(self) -> int:
@@ -56,8 +61,10 @@ class Pairing:
         if self.blocks_W is None:
             return f"{len(self.seeds)} seeds, Student's t"
         blocks = counted(self.num_blocks, "block")
-        test = "too few for a test" if self.too_few else "Student's t"
-        return f"{len(self.blocks_W)} windows, {blocks} of {self.block} or more, {test}"
+        undecided = self.too_few or self.scarce
+        test = "too few for a test" if undecided else "Student's t"
+        windows = int((self.blocks_W >= 0).sum())
+        return f"{windows} windows, {blocks} of {self.block} or more, {test}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Compared:
         name: of the side.
         total: difference of the score over all windows, for ``mse`` and ``mae``.
         adjusted_p: Holm's p-value of the MSE among all sides; None without an interval.
-        channels: difference of every channel, likewise for both scores.
+        channels: difference of every channel, likewise for both scores; NaN without any target.
         steps: difference of every step of the horizon.
     """
 
@@ -106,6 +113,7 @@ def pairing_of(sides: Sequence[Scored], data: ForecastData, block: int | None = 
     notes = [f"seeds {_listed(unused)} are not in every set and were left out"] if unused else []
     if len(shared) < 5:
         notes.append(f"{len(shared)} seeds are few; five are usual for a claim")
+    notes += notes_on_missing(_any_errors(sides), data.prepared.panel.channels)
     return Pairing("seeds", shared, None, 0, tuple(notes))
 
 
@@ -114,73 +122,115 @@ def compare_sides(sides: Sequence[Scored], pairing: Pairing) -> list[Compared]:
     first, *others = sides
     compared = [_compared(first, side, pairing) for side in others]
     p_values = [one.total["mse"].p for one in compared]
-    adjusted = holm([p for p in p_values if p is not None])
-    if len(adjusted) < len(compared):
-        return compared
+    adjusted = iter(holm([p for p in p_values if p is not None]))
     return [
-        Compared(one.name, one.total, p, one.channels, one.steps)
-        for one, p in zip(compared, adjusted, strict=True)
+        one if p is None else replace(one, adjusted_p=next(adjusted))
+        for one, p in zip(compared, p_values, strict=True)
     ]
 
 
 def _compared(first: Scored, other: Scored, pairing: Pairing) -> Compared:
-    def paired(take: Callable[[ErrorsOfRun], Array]) -> Difference:
-        if pairing.blocks_W is not None:
-            (a,), (b,) = first.errors.values(), other.errors.values()
-            return over_windows(take(b) - take(a), pairing.blocks_W)
-        return over_seeds(
-            [
-                float(take(other.errors[seed]).mean() - take(first.errors[seed]).mean())
-                for seed in pairing.seeds
-            ]
-        )
-
-    any_run = next(iter(first.errors.values()))
-    num_channels, num_steps = (
-        any_run.by_channel_WC["mse"].shape[1],
-        any_run.by_step_WH["mse"].shape[1],
-    )
+    if pairing.blocks_W is None:
+        a, b = ([side.errors[seed] for seed in pairing.seeds] for side in (first, other))
+    else:
+        a, b = (list(side.errors.values()) for side in (first, other))
     return Compared(
         name=other.name,
-        total={m: paired(lambda run, m=m: run.by_window(m)) for m in METRICS},
+        total=_total(a, b, pairing.blocks_W),
         adjusted_p=None,
-        channels={
-            m: [
-                paired(lambda run, m=m, c=c: run.by_channel_WC[m][:, c])
-                for c in range(num_channels)
-            ]
-            for m in METRICS
-        },
-        steps={
-            m: [paired(lambda run, m=m, h=h: run.by_step_WH[m][:, h]) for h in range(num_steps)]
-            for m in METRICS
-        },
+        channels=_parts([r.channels for r in a], [r.channels for r in b], pairing.blocks_W),
+        steps=_parts([r.steps for r in a], [r.steps for r in b], pairing.blocks_W),
     )
+
+
+def _total(
+    first: Sequence[ErrorsOfRun], other: Sequence[ErrorsOfRun], blocks_W: Blocks | None
+) -> dict[str, Difference]:
+    """Compare the scores of one run each over windows, or of sets of runs over seeds."""
+    if blocks_W is None:
+        return {
+            m: part_over_seeds([b.score(m) - a.score(m) for a, b in zip(first, other, strict=True)])
+            for m in METRICS
+        }
+    a, b = first[0].channels, other[0].channels
+    return {
+        m: all_over_windows(b.errors[m] - a.errors[m], a.observed_WP, blocks_W) for m in METRICS
+    }
+
+
+def _parts(
+    first: Sequence[Sums], other: Sequence[Sums], blocks_W: Blocks | None
+) -> dict[str, list[Difference]]:
+    """Compare every part likewise."""
+    found: dict[str, list[Difference]] = {}
+    for m in METRICS:
+        if blocks_W is None:
+            pairs = zip(first, other, strict=True)
+            scores_SP = np.array([b.scores(m) - a.scores(m) for a, b in pairs])
+            found[m] = [part_over_seeds(scores_S) for scores_S in scores_SP.T.tolist()]
+        else:
+            observed_WP = first[0].observed_WP
+            sums_WP = other[0].errors[m] - first[0].errors[m]
+            found[m] = [
+                part_over_windows(sums_W, observed_W, blocks_W)
+                for sums_W, observed_W in zip(sums_WP.T, observed_WP.T, strict=True)
+            ]
+    return found
 
 
 def _over_windows(sides: Sequence[Scored], data: ForecastData, block: int | None) -> Pairing:
-    times_W, apart = _first_targets(data), 2 * data.horizon
-    times = len(np.unique(times_W))
+    observed_WC = _any_errors(sides).channels.observed_WP
+    seen_W, times_W, apart = observed_WC.any(axis=1), _first_targets(data), 2 * data.horizon
+    times = len(np.unique(times_W[seen_W]))
     chosen = min(apart, times) if block is None else block
     if not 1 <= chosen <= times:
         raise ConfigError(f"--block must be within 1..{times} (the test windows), got {chosen}")
-    blocks_W = time_blocks(times_W, chosen)
-    notes = ["one run each: this speaks of other stretches of time, not of other seeds"]
-    if blocks_W.max() + 1 < MIN_BLOCKS:
-        notes.append(
-            f"fewer than {MIN_BLOCKS} blocks have no interval and no p; give several seeds of each "
-            "side, which are paired by seed"
-        )
-    elif chosen < apart:
-        notes.append(
-            f"blocks of {chosen} are shorter than two horizons ({apart}): neighbours have targets "
-            "in common, so p is smaller than it should be"
-        )
+    blocks_W = np.full(len(times_W), -1, dtype=np.intp)
+    blocks_W[seen_W] = time_blocks(times_W[seen_W], chosen)
+    few = int(blocks_W.max()) + 1 < MIN_BLOCKS
+    scarce = () if few else _scarce(observed_WC, blocks_W, data.prepared.panel.channels)
+    notes = [
+        "one run each: this speaks of other stretches of time, not of other seeds",
+        *_notes_on_blocks(chosen, apart, scarce, few=few),
+    ]
     seeds = {seed for side in sides for seed in side.errors}
     if len(seeds) > 1:
         names = ", ".join(sorted(map(str, seeds)))
         notes.append(f"the seeds differ ({names}): part of the difference may be theirs")
-    return Pairing("windows", (), blocks_W, chosen, tuple(notes))
+    notes += notes_on_missing(_any_errors(sides), data.prepared.panel.channels)
+    return Pairing("windows", (), blocks_W, chosen, tuple(notes), scarce)
+
+
+def _notes_on_blocks(block: int, apart: int, scarce: Sequence[str], *, few: bool) -> list[str]:
+    """Say what blocks lack: their number, their length, or targets of some channels."""
+    notes = []
+    remedy = "give several seeds of each side, which are paired by seed"
+    if few:
+        notes.append(f"fewer than {MIN_BLOCKS} blocks have no interval and no p; {remedy}")
+    elif block < apart:
+        notes.append(
+            f"blocks of {block} are shorter than two horizons ({apart}): neighbours have targets "
+            "in common, so p is smaller than it should be"
+        )
+    if scarce:
+        notes.append(
+            f"channels with targets in fewer than {MIN_BLOCKS} blocks leave the score of all "
+            f"without interval and p: {listed(scarce)}; {remedy}"
+        )
+    return notes
+
+
+def _any_errors(sides: Sequence[Scored]) -> ErrorsOfRun:
+    """Return the errors of a run; which targets were observed is the same of all."""
+    return next(iter(sides[0].errors.values()))
+
+
+def _scarce(observed_WC: Counts, blocks_W: Blocks, channels: Sequence[str]) -> tuple[str, ...]:
+    """Return the channels that have targets, but in too few blocks."""
+    blocks_C = blocks_with_targets(observed_WC, blocks_W)
+    return tuple(
+        name for name, blocks in zip(channels, blocks_C, strict=True) if 0 < blocks < MIN_BLOCKS
+    )
 
 
 def _first_targets(data: ForecastData) -> NDArray[np.int64]:

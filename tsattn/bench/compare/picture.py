@@ -65,9 +65,7 @@ def draw(
 
 def _curves(axis: "Axes", sides: Sequence[Scored], colours: dict[str, str]) -> None:
     for side in sides:
-        steps = np.mean(
-            [run.by_step_WH["mse"].mean(axis=0) for run in side.errors.values()], axis=0
-        )
+        steps = np.mean([run.steps.scores("mse") for run in side.errors.values()], axis=0)
         axis.plot(range(1, len(steps) + 1), steps, color=colours[side.name], label=side.name)
     _titled(axis, "test MSE along the horizon", "step", "MSE")
     axis.legend(fontsize=8, frameon=False)
@@ -89,7 +87,7 @@ def _step_differences(
 def _channel_differences(
     axis: "Axes", compared: Sequence[Compared], colours: dict[str, str], names: Sequence[str]
 ) -> None:
-    shown = _largest(compared[0].channels["mse"])
+    scored, shown = _largest([one.channels["mse"] for one in compared])
     axis.axvline(0, color="#555555", linewidth=1)
     for place, one in enumerate(compared):
         found = [one.channels["mse"][c] for c in shown]
@@ -100,7 +98,9 @@ def _channel_differences(
         axis.errorbar(means, height, xerr=bars, fmt="o", color=colours[one.name], markersize=4)
     axis.set_yticks(range(len(shown)), [names[c] for c in shown])
     axis.invert_yaxis()
-    title = "of every channel" if len(shown) == len(names) else f"of the {len(shown)} largest"
+    title = f"of the {len(shown)} largest" if len(shown) < scored else "of every channel"
+    if scored < len(names):
+        title += f", {len(names) - scored} of {len(names)} have none"
     _titled(axis, f"difference {title}", "difference of MSE", "")
 
 
@@ -122,9 +122,11 @@ def _over_time(
     _titled(axis, title, "first step of the horizon", "difference of MSE")
 
 
-def _largest(found: Sequence[Difference]) -> list[int]:
-    order = sorted(range(len(found)), key=lambda c: -abs(found[c].mean))[:CHANNELS]
-    return sorted(order)
+def _largest(sides: Sequence[Sequence[Difference]]) -> tuple[int, list[int]]:
+    """Return how many channels have a difference, and the largest of the first side."""
+    scored = [c for c, found in enumerate(zip(*sides, strict=True)) if any(d.pairs for d in found)]
+    order = sorted(scored, key=lambda c: -abs(np.nan_to_num(sides[0][c].mean)))[:CHANNELS]
+    return len(scored), sorted(order)
 
 
 def _ends(found: Sequence[Difference]) -> tuple[Any, Any]:

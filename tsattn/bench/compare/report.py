@@ -1,6 +1,7 @@
 """What a comparison says: a table for people, tidy files for programs."""
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from tsattn.bench.compare.differences import Compared, Pairing
 from tsattn.bench.compare.errors import METRICS
 from tsattn.bench.compare.sides import Scored
 from tsattn.bench.leaderboard.tables import probability, sign
-from tsattn.bench.paired import Difference
+from tsattn.bench.paired import MIN_BLOCKS, Difference
+from tsattn.data.amounts import listed
 from tsattn.files import replacing
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.pictures import window_times
@@ -29,7 +31,7 @@ def show(
     found = {one.name: one for one in compared}
     for side in sides:
         runs = list(side.errors.values())
-        means = [sum(r.by_window(m).mean() for r in runs) / len(runs) for m in METRICS]
+        means = [sum(r.score(m) for r in runs) / len(runs) for m in METRICS]
         row = [side.name, str(len(runs)), *(f"{mean:.4f}" for mean in means)]
         if one := found.get(side.name):
             p = one.adjusted_p if one.adjusted_p is not None else one.total["mse"].p
@@ -38,7 +40,7 @@ def show(
     console.print(table)
     for one in compared:
         console.print(sentence(one, sides[0].name, pairing), markup=False)
-    if len(compared) > 1 and not pairing.too_few:
+    if len(compared) > 1 and any(one.adjusted_p is not None for one in compared):
         console.print("p is adjusted for the number of sides (Holm)", markup=False)
     for note in pairing.notes:
         console.print(f"note: {note}", style="yellow", markup=False)
@@ -47,11 +49,18 @@ def show(
 def sentence(one: Compared, reference: str, pairing: Pairing) -> str:
     """Say in words what was found."""
     total = one.total["mse"]
+    if math.isnan(total.mean):
+        return f"{one.name} and {reference}: undecided, an error is not a finite number"
     if pairing.too_few:
         number = pairing.num_blocks
         return (
             f"{one.name} and {reference}: undecided, the {total.pairs} windows hold only {number} "
             f"independent stretch{'es' if number > 1 else ''} of time"
+        )
+    if pairing.scarce:
+        return (
+            f"{one.name} and {reference}: undecided, channels have targets in fewer than "
+            f"{MIN_BLOCKS} blocks of time: {listed(pairing.scarce)}"
         )
     p = one.adjusted_p if one.adjusted_p is not None else total.p
     if p is None or p >= 0.05:
@@ -66,7 +75,10 @@ def write_files(
     compared: Sequence[Compared],
     data: ForecastData,
 ) -> None:
-    """Write the scores by window, channel and step, and the differences, one number a line."""
+    """Write the scores by window, channel and step, and the differences, one number a line.
+
+    Cells of what has no observed target are empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     windows = data.prepared.test
     names = data.prepared.panel.channels
@@ -85,16 +97,18 @@ def write_files(
         ),
     )
     for file, title, labels, attribute in (
-        ("channels.csv", "channel", names, "by_channel_WC"),
-        ("steps.csv", "step", range(1, data.horizon + 1), "by_step_WH"),
+        ("channels.csv", "channel", names, "channels"),
+        ("steps.csv", "step", range(1, data.horizon + 1), "steps"),
     ):
         _write(
             folder / file,
             ["side", "seed", title, *METRICS],
             (
-                [side, seed, name, *(getattr(run, attribute)[m][:, place].mean() for m in METRICS)]
+                [side, seed, label, *scores]
                 for side, seed, run in runs
-                for place, name in enumerate(labels)
+                for label, *scores in zip(
+                    labels, *(getattr(run, attribute).scores(m) for m in METRICS), strict=True
+                )
             ),
         )
     columns = [
@@ -134,10 +148,16 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
     with replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _cell(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _interval(found: Difference) -> str:
+    if math.isnan(found.mean):
+        return ""
     if found.low is None or found.high is None:
         return sign(found.mean, 4)
     return f"{sign(found.mean, 4)} [{sign(found.low, 4)}, {sign(found.high, 4)}]"

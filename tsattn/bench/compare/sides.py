@@ -9,6 +9,7 @@ import numpy as np
 from tsattn.bench.compare.errors import ErrorsOfRun, errors_of
 from tsattn.bench.leaderboard.kept_rows import checkpoint_of, matching, read_all
 from tsattn.bench.opened import Opened, open_kept, open_run, require_same_data
+from tsattn.data.targets import target_rows
 from tsattn.errors import ConfigError, DataError
 from tsattn.training.datamodule import ForecastData
 
@@ -76,7 +77,8 @@ def require_same_windows(first: Opened, other: Opened) -> None:
     """Refuse runs that do not forecast the same numbers; contexts may differ.
 
     Raises:
-        DataError: other data, horizon, channels, test rows or scaling, by name and number.
+        DataError: other data, horizon, channels, test rows, observed targets or scaling, by name
+            and number.
     """
     a, b = first.data, other.data
     try:
@@ -92,6 +94,8 @@ def require_same_windows(first: Opened, other: Opened) -> None:
     if not np.array_equal(rows[0], rows[1]):
         first_rows = [f"{len(r)} windows with targets from row {r[0]}" for r in rows]
         raise _different(first, other, " and ".join(first_rows))
+    if not np.array_equal(_observed(a), _observed(b)):
+        raise _different(first, other, "targets that were observed in one of them only")
     scalers = [data.prepared.scaler for data in (a, b)]
     same = all(
         np.allclose(getattr(scalers[0], name), getattr(scalers[1], name), rtol=1e-6)
@@ -104,6 +108,15 @@ def require_same_windows(first: Opened, other: Opened) -> None:
 def _targets(data: ForecastData) -> np.ndarray:
     """Return the row at which the horizon of every test window begins."""
     return (data.prepared.test.starts_W + data.context).numpy()
+
+
+def _observed(data: ForecastData) -> np.ndarray:
+    """Return which values of the rows that test windows forecast were observed."""
+    windows = data.prepared.test
+    rows = target_rows(windows)
+    if windows.observed_RC is None:
+        return np.ones((int(rows.sum()), windows.values_RC.shape[1]), dtype=bool)
+    return windows.observed_RC[rows].numpy()
 
 
 def _files(a: ForecastData, b: ForecastData) -> str:
