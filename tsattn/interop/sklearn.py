@@ -182,12 +182,12 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         values = X.reshape(-1, self.channels)
         with np.errstate(over="ignore", invalid="ignore"):
             scaler = StandardScaler().fit(values)
-        if not np.isfinite([scaler.mean_, scaler.var_]).all():
+        self.mean_, self.scale_ = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
+        if not (np.isfinite(self.mean_) & np.isfinite(np.asarray(scaler.var_))).all():
             raise DataError(
                 f"values of X up to {np.abs(X).max():.3g} are too large to be standardised; "
                 "divide them by a constant"
             )
-        self.mean_, self.scale_ = scaler.mean_, scaler.scale_
 
     def _standardised(self, table: np.ndarray) -> Tensor:
         """Return windows [n, steps, channels] in float32."""
