@@ -116,9 +116,9 @@ def test_series_of_unequal_length_are_trained_together(write_long: Write) -> Non
     result = fitted("--data.dataset", "long.csv", "--save_predictions", "out.npz")
     assert result["dataset"]["series"] == 3
     assert result["dataset"]["channels"] == 1
-    assert (result["context"], result["horizon"]) == (63 // 4, 9 // 2)
+    assert (result["context"], result["horizon"]) == (62 // 4, 10 // 2)
     with np.load("out.npz") as stored:
-        assert stored["series"].tolist() == ["s0"] * 9 + ["s1"] * 15 + ["s2"] * 6
+        assert stored["series"].tolist() == ["s0"] * 8 + ["s1"] * 14 + ["s2"] * 5
         for number in range(3):  # every series in units of its own
             level = stored["target_original"][stored["series"] == f"s{number}"].mean()
             assert level == pytest.approx(100 * number, abs=2)
