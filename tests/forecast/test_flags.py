@@ -54,6 +54,17 @@ def test_flags_may_be_empty_in_the_rows_ahead(forecaster: Forecaster, tmp_path: 
         pd.testing.assert_frame_equal(forecaster.predict(one), expected, check_dtype=False)
 
 
+def test_flags_with_empty_rows_stand_beside_decimal_commas(
+    forecaster: Forecaster, tmp_path: Path
+) -> None:
+    frame = shop(seed=1)
+    expected = forecaster.predict(frame[:-4], future=frame[-4:])
+    given = whole().assign(price=frame["price"].map(lambda price: f"{price:.1f}".replace(".", ",")))
+    given.to_csv(tmp_path / "comma.csv", index=False, sep=";", decimal=",")
+    found = forecaster.predict(tmp_path / "comma.csv")
+    np.testing.assert_allclose(found["sold"], expected["sold"], rtol=1e-5)
+
+
 def test_flags_of_polars_may_be_empty_in_the_rows_ahead(forecaster: Forecaster) -> None:
     pl = pytest.importorskip("polars")
     frame, given = shop(seed=1), whole()
@@ -76,7 +87,7 @@ def test_words_and_objects_are_flags_in_training_too(cells: list[object]) -> Non
     assert panel.series[0].values_RC[:4, 1].tolist() == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize(("cell", "shown"), [(None, "'NaN'"), ("maybe", "'maybe'"), ("", "empty")])
+@pytest.mark.parametrize(("cell", "shown"), [(None, "empty"), ("maybe", "'maybe'"), ("", "empty")])
 def test_what_is_no_flag_is_refused_with_its_row(cell: Any, shown: str) -> None:
     frame = shop(40).drop(columns="price").astype({"promo": object})
     frame.loc[[7], "promo"] = cell

@@ -194,7 +194,7 @@ def test_missing_seed_decides_nothing(study: Study, space: Space) -> None:
     assert "Some repeats have failed" in shown.getvalue()
     alone = summarise(study, space, compared[:1])["ranking"]
     assert alone is not None
-    assert "without a finished repeat: tanh (trial 1), relu (trial 2);" in alone
+    assert "fewer than two finished repeats: tanh (trial 1), relu (trial 2);" in alone
 
 
 def add_tanh(study: Study, loss: float) -> int:
@@ -224,7 +224,7 @@ def test_repeated_setting_stands_for_its_choice_until_a_better_one_is_repeated(
     assert [c.number for c in found] == [4, 1, 2]
     summary = summarise(study, space, compare(seeds, found, "identity"))
     assert (summary["best"]["trial"], len(summary["repeats"])) == (1, 3)
-    assert f"without a finished repeat: tanh (trial {newer})" in summary["ranking"]
+    assert f"fewer than two finished repeats: tanh (trial {newer})" in summary["ranking"]
 
     queue_repeats(seeds, contenders(study, space), 2, base=7)
     for trial in [trial for trial in seeds.trials if trial.state == TrialState.WAITING]:
@@ -234,7 +234,7 @@ def test_repeated_setting_stands_for_its_choice_until_a_better_one_is_repeated(
     assert [c.number for c in found] == [4, newer, 2]
     summary = summarise(study, space, compare(seeds, found, "identity"))
     assert summary["best"]["trial"] == newer
-    assert "without" not in summary["ranking"]
+    assert "fewer than two finished" not in summary["ranking"]
 
 
 def test_one_seed_decides_nothing(study: Study) -> None:

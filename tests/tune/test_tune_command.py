@@ -230,7 +230,7 @@ def test_context_cannot_vary_where_short_series_lose_windows_to_it(
         for name, ds in times.items()
     ]
     pd.concat(parts).to_csv(tmp_path / "long.csv", index=False)
-    space = "context: {type: int, low: 12, high: 48}"
+    space = "context: {type: int, low: 12, high: 64}"  # b has 62 rows for training
     assert main(words(tmp_path, "--data.dataset", tmp_path / "long.csv", space=space)) == 1
     said = "'data.context' cannot be tuned on the 2 series of long"
     assert said in capsys.readouterr().err

@@ -92,11 +92,11 @@ def _flags(table: Table, column: int) -> pd.Series | None:
     if not (pd.api.types.is_object_dtype(cells) or pd.api.types.is_string_dtype(cells)):
         return None
     text = table.text(column)
-    numbers = text.str.casefold().map({"true": "1", "false": "0"})
+    numbers = text.str.casefold().map({"true": 1, "false": 0})
     others = text[numbers.isna()]
     if len(others) == len(text) or not others.str.casefold().isin(NOTHING).all():
         return None
-    return numbers.fillna(text)
+    return numbers.astype("Int8")
 
 
 def covariate_values(
@@ -104,14 +104,15 @@ def covariate_values(
 ) -> np.ndarray:
     """Read columns as `channel_values` does, and call them covariates where one has no number.
 
-    The other columns of the table help to tell the decimal sign.
+    The other columns of the table, but for ``unique_id``, help to tell the decimal sign.
 
     Raises:
         DataError: A cell is no finite number; with lines, columns and what to do.
     """
     try:
-        every = range(len(table.columns))
-        return channel_values(table, columns, decimal, rows, beside=every)[0]
+        # names of series are no numbers, whatever they look like
+        beside = [place for place, name in enumerate(table.columns) if name != "unique_id"]
+        return channel_values(table, columns, decimal, rows, beside=beside)[0]
     except DataError as error:
         needed = "covariates must hold finite numbers (or True and False)"
         told = str(error).replace("channels must hold finite numbers", needed)
@@ -192,7 +193,8 @@ def _bad_cells(table: Table, bad: Sequence[tuple[int, int]]) -> DataError:
     shown: list[str] = []
     for row, column in sorted(bad)[:_SHOWN]:
         cell = table.text(column).iloc[row]
-        held = "is empty" if cell == "" else f"is {cell!r}"
+        empty = cell == "" or table.cells(column).iloc[row] is pd.NA
+        held = "is empty" if empty else f"is {cell!r}"
         shown.append(f"{table.where([row])}, column {table.columns[column]!r} {held}")
     more = f" and {len(bad) - _SHOWN} more cells" if len(bad) > _SHOWN else ""
     counts = Counter(column for _, column in bad)

@@ -16,8 +16,8 @@ _CLOCK = (
     r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})"
     r"(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
     r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)? ?"
-    # hours alone are an offset only after a time of day: 2020-01-01-05 is none
-    rf"(?P<zone>{UTC}|[+-][0-9]{{2}}(?(hour)(?::?[0-9]{{2}})?|:?[0-9]{{2}}))?"
+    # hours alone are an offset only after seconds: 2020-01-01-05 has none, 05:00-06 is a span
+    rf"(?P<zone>{UTC}|[+-][0-9]{{2}}(?(second)(?::?[0-9]{{2}})?|:?[0-9]{{2}}))?"
 )
 _NUMERIC = re.compile(
     r"(?P<a>[0-9]{1,4})(?P<s>[-/.])(?P<b>[0-9]{1,2})(?P=s)(?P<c>[0-9]{1,4})" + _CLOCK

@@ -317,7 +317,8 @@ def auto_sizes(
     if context == "auto":
         context = max(1, min(LONGEST_CONTEXT, rows["train"] // 4))
     if horizon == "auto":
-        horizon = max(1, min(LONGEST_HORIZON, min(rows["val"], rows["test"]) // 2))
+        most = min(rows["val"] // 2, rows["test"] // 2, rows["train"] - context)
+        horizon = max(1, min(LONGEST_HORIZON, most))
     return context, horizon
 
 

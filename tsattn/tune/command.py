@@ -10,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 from rich.console import Console
 
-from tsattn.data import load_panel
+from tsattn.data import load_panel, split_borders
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.files import write_atomically
@@ -307,7 +307,8 @@ def _require_data(recipe: ParsedRecipe, space: Space) -> None:
         return  # trials read it in several ways, one of which may fail
     data = ForecastData(**recipe.settings["data"])
     panel = load_panel(data.dataset, root=data.root, reading=data.reading)
-    if "data.context" in keys and panel.num_series > 1:
+    rows = [split_borders(n, 0, borders=data.borders).train[1] for n in panel.lengths]
+    if panel.num_series > 1 and space.largest("data.context") > min(rows):
         raise ConfigError(
             f"'data.context' cannot be tuned on the {panel.num_series} series of {panel.name}: "
             "short ones lose windows to a longer context, so that trials could not be compared; "

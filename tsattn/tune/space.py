@@ -115,6 +115,15 @@ class Space:
         """Return the space in plain values, by which another space is told from it."""
         return {parameter.name: parameter.describe() for parameter in self.parameters}
 
+    def largest(self, key: str) -> float:
+        """Return the largest number that a key of the recipe can get, 0 where it does not vary."""
+        found: list[Any] = [0]
+        for parameter in self.parameters:
+            for settings in parameter.settings.values():
+                if key in settings:
+                    found.append(getattr(parameter.distribution, "high", settings[key]))
+        return max(value for value in found if isinstance(value, int | float))
+
     @property
     def compared(self) -> Parameter | None:
         """The parameter whose choices are compared: the activation, else the first categorical."""

@@ -136,8 +136,9 @@ def _explained(
     told = _unfinished(ranking, compared)
     if unrepeated:
         told.append(
-            f"Left out, the best of the search without a finished repeat: {', '.join(unrepeated)}; "
-            "--repeat-seeds trains them again (with --retry-failed, also what has failed)."
+            "Left out, the best of the search with fewer than two finished repeats: "
+            f"{', '.join(unrepeated)}; --repeat-seeds 2 and more trains them again (with "
+            "--retry-failed, also what has failed)."
         )
     return " ".join(told) or None
 
