@@ -307,8 +307,10 @@ def _require_data(recipe: ParsedRecipe, space: Space) -> None:
         return  # trials read it in several ways, one of which may fail
     data = ForecastData(**recipe.settings["data"])
     panel = load_panel(data.dataset, root=data.root, reading=data.reading)
+    if panel.num_series == 1 or "data.context" not in keys:
+        return
     rows = [split_borders(n, 0, borders=data.borders).train[1] for n in panel.lengths]
-    if panel.num_series > 1 and space.largest("data.context") > min(rows):
+    if space.largest("data.context") > min(rows):
         raise ConfigError(
             f"'data.context' cannot be tuned on the {panel.num_series} series of {panel.name}: "
             "short ones lose windows to a longer context, so that trials could not be compared; "
