@@ -1,14 +1,25 @@
 """What the parser of the commands says in the place of the parsers of libraries."""
 
+from pathlib import Path
+
 import pytest
 
-from tsattn.options import in_words, with_own_options
+from tsattn.options import CommandParser, in_words, with_own_options
 
 
 def test_only_options_that_a_command_has_lose_their_prefix() -> None:
     text = "set --data.gaps regularise, or move --data.borders"
     assert with_own_options(text, ["--gaps"]) == "set --gaps regularise, or move --data.borders"
     assert with_own_options(text, []) == text
+
+
+def test_home_is_found_behind_an_equals_sign_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    parser = CommandParser()
+    parser.add_argument("--out", type=Path | None)
+    parser.add_argument("--plot", type=Path | None)
+    given = parser.parse_args(["--out=~/f.csv"])
+    assert (given.out, given.plot) == (Path("/home/ann/f.csv"), None)
 
 
 def test_sorting_is_offered_where_the_command_sorts() -> None:

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from tsattn.errors import ConfigError, DataError
 
@@ -41,6 +42,14 @@ class CommandParser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Return what was typed; a path may begin with ``~`` behind an equals sign too."""
+        given = super().parse_args(*args, **kwargs)
+        for name, value in list(given.items()):
+            if isinstance(value, Path):
+                given[name] = value.expanduser()
+        return given
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong, with the nearest word where one is unknown, and exit with 2."""

@@ -27,7 +27,7 @@ def report() -> Report:
     """Run the doctor; its exit status, and what it printed on wide paper."""
 
     def run() -> tuple[int, str]:
-        console = Console(width=240, color_system=None, record=True, file=StringIO())
+        console = Console(width=240, color_system=None, record=True, file=StringIO(), markup=False)
         return print_report(console), console.export_text()
 
     return run

@@ -198,11 +198,27 @@ def test_the_calendar_is_the_one_in_which_such_data_repeat(
     frame = pd.DataFrame({"date": times, "x": np.random.default_rng(0).normal(size=120).round(3)})
     frame.to_csv(tmp_path / "own.csv", index=False)
     calendar = calendar_of(load_panel(str(tmp_path / "own.csv")))
+    assert calendar is not None
     assert calendar.name == name
     assert len(calendar.labels) == values
     assert calendar.labels[int(calendar.of_row_R[0])] == first
     assert len(calendar.of_row_R) == 120
     assert int(calendar.of_row_R.max()) < values
+
+
+def test_steps_that_are_counted_have_no_calendar(mixed: RunFolder, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    frame = pd.DataFrame({"date": range(160)})
+    walks = np.random.default_rng(0).normal(size=(160, CHANNELS)).cumsum(0).round(3)
+    frame[[f"c{n}" for n in range(CHANNELS)]] = walks
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    data = ForecastData(str(tmp_path / "own.csv"), context=CONTEXT, horizon=HORIZON)
+    test = serve_test(network := load_network(mixed.best), data)
+    assert test.calendar is None
+    assert test.layers[0].calendar_VE is None
+    calendar, channels = served_sections(test, network, data)
+    assert "have no calendar" in calendar.reading
+    assert channels.svg
 
 
 def test_departures_are_shares_less_the_mean_share() -> None:
@@ -324,6 +340,8 @@ def test_what_is_no_finished_run_with_mixtures_is_refused(
     copied.result.write_text(json.dumps(result))
     assert "PatchTST in" in (said := refused(copied.path))
     assert "no mixtures of experts" in said
+    copied.result.write_text(json.dumps(result | {"refit_of": "runs/first"}))
+    assert "the validated run has them: tsattn moe report runs/first" in refused(copied.path)
     copied.result.unlink()
     assert "is not finished" in (said := refused(copied.path))
     assert "--ckpt_path last" in said
@@ -334,6 +352,10 @@ def test_a_run_whose_checkpoint_or_data_are_gone_is_refused(
     copied: RunFolder, refused: Callable[..., str]
 ) -> None:
     settings = yaml.safe_load(copied.config.read_text())
+    settings["data"]["of_tomorrow"] = 1
+    copied.config.write_text(yaml.safe_dump(settings))
+    assert "unknown settings of data" in refused(copied.path)
+    del settings["data"]["of_tomorrow"]
     settings["data"]["dataset"] = "gone.csv"
     copied.config.write_text(yaml.safe_dump(settings))
     assert "gone.csv" in refused(copied.path)

@@ -301,9 +301,11 @@ def test_refitted_run_tells_of_both_and_not_where_the_other_one_lay(
     content[RECORD]["refit"] = {"of": "/home/me/runs/first", "epochs": 2, "validated_test": test}
     torch.save(content, run / "checkpoints" / "best.ckpt")
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    kept = {"test": test, "best_epoch": 2, "floors": result["floors"], "limits": {"max_steps": 3}}
+    kept["dataset"] = {"name": "older", "sha256": "0" * 64}
     for key in ("test", "floors", "as_published", "limits", "best_epoch"):
         result.pop(key)
-    result |= {"refit_of": "/home/me/runs/first", "validated": {"test": test, "best_epoch": 2}}
+    result |= {"refit_of": "/home/me/runs/first", "validated": kept}
     (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
     out = tmp_path / "out"
     export(run, out)
@@ -311,7 +313,12 @@ def test_refitted_run_tells_of_both_and_not_where_the_other_one_lay(
     assert "## Refitted" in text
     assert "| the validated run, test | 1.25 | 0.5 |" in text
     assert "for the 2 epochs" in text
-    assert yaml.safe_load(text.split("---\n", 2)[1])["model-index"][0]["name"] == "out"
+    assert "| floor: last value |" in text
+    assert f"They are of older (sha256 `{'0' * 64}`), the file of the validated run" in text
+    assert "The training was cut short by limits" in text
+    (index,) = yaml.safe_load(text.split("---\n", 2)[1])["model-index"]
+    assert index["name"] == "out"
+    assert index["results"][0]["dataset"]["name"] == "older"
     record, _ = read_artifact(out)
     assert record["refit"] == {"of": "first", "epochs": 2, "validated_test": test}
     assert read_record(out)["result"]["refit_of"] == "first"

@@ -159,6 +159,19 @@ def test_method_that_cannot_be_is_refused(point: Forecaster) -> None:
             point.predict(wide_frame(400), levels=[80], method=method)
 
 
+def test_method_without_levels_is_refused(point: Forecaster) -> None:
+    for command in (point.predict, point.backtest):
+        with pytest.raises(ConfigError, match="method adaptive: it is for intervals, and none"):
+            command(wide_frame(400), method="adaptive")
+
+
+def test_networks_own_quantiles_are_offered_where_windows_are_too_few(
+    quantile: Forecaster,
+) -> None:
+    with pytest.raises(ConfigError, match=r"needs more validation w.*; method quantile takes"):
+        quantile.predict(wide_frame(400), levels=[99.5])
+
+
 def test_name_of_an_interval_that_the_data_have_is_refused(fitted: Fit) -> None:
     frame = wide_frame(300).rename(columns={"b": "a-lo-80"})
     forecaster = Forecaster.load(fitted(frame, *DLINEAR))

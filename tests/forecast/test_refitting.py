@@ -47,6 +47,14 @@ def test_each_window_is_forecast_by_a_network_of_the_rows_before_it(
         np.testing.assert_allclose(width[:, place], expected_width, rtol=1e-4)
 
 
+def test_windows_that_chose_the_epochs_are_counted(fitted: Fit) -> None:
+    frame = wide_frame(220)
+    run = fitted(frame, *DLINEAR)
+    made = Forecaster.load(run).backtest(run.parent / "own.csv", 2, 50, refit=True)
+    note = next(note for note in made.notes if "too good" in note)
+    assert "1 of 2 windows forecast rows of before the end of the validation part" in note
+
+
 def test_series_of_a_long_frame_are_cut_each_at_its_own_end(fitted: Fit) -> None:
     frame = long_frame((150, 130, 120))
     forecaster = Forecaster.load(fitted(frame, *DLINEAR))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -195,6 +196,22 @@ def test_a_pipeline_and_a_grid_search_work(windows: tuple[np.ndarray, np.ndarray
     assert grid.predict(windows[0]).shape == windows[1].shape
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
     assert len(cross_val_score(small(max_epochs=1), *windows, cv=3)) == 3
+
+
+def test_horizons_in_another_unit_are_warned_of(windows: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = windows
+    model = small(max_epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X, y)
+        model.fit(X, y[:, 0])
+    for pipeline, target in (
+        (make_pipeline(StandardScaler(), model), y * 50 + 1000),
+        (TransformedTargetRegressor(model, transformer=StandardScaler()), y),
+        (model, (y - y.mean()) * 50 + X.mean()),
+    ):
+        with pytest.warns(UserWarning, match="give X and y in one unit"):
+            pipeline.fit(X + 100 * (pipeline is not model), target)
 
 
 def test_a_clone_has_the_settings_and_nothing_of_the_fit(

@@ -136,6 +136,14 @@ def test_a_refit_is_not_scored(
     assert "no validation windows are left" in capsys.readouterr().err
 
 
+def test_a_run_may_be_the_folder_that_one_stands_in(
+    validated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(validated)
+    assert main(["refit", "."]) == 0
+    assert RunFolder(tmp_path / "run-refit").result.is_file()
+
+
 def test_other_rows_may_be_trained_on(validated: Path, write_wide: Write, tmp_path: Path) -> None:
     more = write_wide(tmp_path / "more.csv", rows=230, seed=4)
     result = refit(validated, data=more)

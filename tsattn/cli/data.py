@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tsattn.console import IN_PIPE, open_console
 from tsattn.data.catalog import CATALOG, DatasetInfo, require
 from tsattn.data.describe import ChannelStatistics, Description, describe_dataset
 from tsattn.data.fetch import fetch_file
@@ -31,7 +32,7 @@ def list_datasets(root: Path | None = None) -> int:
     Returns:
         Exit status 0.
     """
-    console = _console()
+    console = open_console(IN_PIPE)
     table = _table(
         ("name", "rows", "channels", "step", "borders", "sha256", "here"), "name", "borders"
     )
@@ -64,7 +65,7 @@ def fetch(names: list[str], root: Path | None = None) -> int:
     Returns:
         Exit status: 0 where every file is there and right, else 1.
     """
-    console = _console()
+    console = open_console(IN_PIPE)
     status = OK
     for info in _chosen(names):
         try:
@@ -87,7 +88,7 @@ def verify(names: list[str] | None = None, root: Path | None = None) -> int:
     Returns:
         Exit status: 0 where all files are right, else 1.
     """
-    console = _console()
+    console = open_console(IN_PIPE)
     status = OK
     named = bool(names) and names != ["all"]
     for info in _chosen(names or ["all"]):
@@ -159,7 +160,7 @@ def describe(
     options = [f"--{name}" for name in signature(describe).parameters]
     with naming_options(options):
         description = describe_dataset(dataset, root=root, reading=reading)
-    console = _console()
+    console = open_console(IN_PIPE)
     _print_facts(console, description, options)
     console.print(_statistics_table(description.channels))
     for note in description.notes:
@@ -176,12 +177,6 @@ def _chosen(names: list[str]) -> list[DatasetInfo]:
     return [require(name) for name in names]
 
 
-def _console() -> Console:
-    """Return a console as wide as the terminal, and wide enough for all columns in a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
 def _table(titles: Sequence[str], *words: str) -> Table:
     """Return an empty table; columns of words may wrap, numbers never do."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -194,7 +189,7 @@ def _table(titles: Sequence[str], *words: str) -> Table:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _print_facts(console: Console, description: Description, options: Sequence[str]) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tsattn import __version__
+from tsattn.console import open_console
 from tsattn.data.catalog import CATALOG
 from tsattn.data.load import cache_dir, find_file, search_folders
 from tsattn.errors import KernelBuildError
@@ -66,7 +66,7 @@ def doctor(*, build: bool = False) -> int:
         >>> from tsattn.cli.doctor import doctor
         >>> status = doctor()  # doctest: +SKIP
     """
-    console = Console()
+    console = open_console()
     built = build_kernels(console) if build else True
     return print_report(console) or int(not built)
 
@@ -77,9 +77,9 @@ def build_kernels(console: Console) -> bool:
     try:
         library = build_all()
     except KernelBuildError as error:
-        console.print(f"problem: {error}", style="red", markup=False)
+        console.print(f"problem: {error}", style="red")
         return False
-    console.print(f"built: {library}\n", markup=False)
+    console.print(f"built: {library}\n")
     return True
 
 
@@ -98,14 +98,14 @@ def print_report(console: Console) -> int:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for label, found in _guarded(rows):
-            table.add_row(Text(label), Text(found))  # as text: brackets are no markup
+            table.add_row(label, found)
         console.print(table)
         console.print()
     problems = problem_lines()
     for line in problems:
-        console.print(f"problem: {line}", style="red", markup=False)
+        console.print(f"problem: {line}", style="red")
     if not problems:
-        console.print("ready: `tsattn fit` can train here", style="green", markup=False)
+        console.print("ready: `tsattn fit` can train here", style="green")
     return 1 if problems else 0
 
 

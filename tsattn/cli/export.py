@@ -31,8 +31,8 @@ def export(words: Sequence[str]) -> int:
     add("--overwrite", action="store_true", help="replace an existing export")
     given = parser.parse_args(list(words))
     made = export_run(
-        given.run.expanduser(),
-        given.out.expanduser(),
+        given.run,
+        given.out,
         with_onnx=given.onnx,
         overwrite=given.overwrite,
     )

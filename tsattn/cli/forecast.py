@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 from jsonargparse import Namespace
-from rich.console import Console
 from rich.table import Table
 
+from tsattn.console import open_console
 from tsattn.data.amounts import counted
 from tsattn.data.reading import Duplicates, Gaps, Missing, Reading
 from tsattn.errors import CheckpointError, ConfigError, DataError, ExistsError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _ENDINGS = {"--out": (".csv",), "--plot": (".png", ".svg", ".pdf")}
 """What each output can be."""
+
+_SHOWN = 20
+"""Channels or series of a table on the terminal, at the most."""
 
 _ABOUT = {
     "forecast": "Forecast the horizon after the last row of new data, in their own units.",
@@ -108,6 +111,11 @@ def backtest(words: Sequence[str]) -> int:
     _write(given, scored.scores() if given.out else None, scored)
     _show_notes(scored.notes, options)
     _show_scores(scored.scores("channel"), scored.scores("total"))
+    if len(scored.names) > _SHOWN:
+        where = f"all are in {given.out}" if given.out else "--out FILE.csv keeps all"
+        print(
+            f"the last {_SHOWN} of {counted(len(scored.names), forecaster.trained.kind)}; {where}"
+        )
     for file in (given.out, given.plot):
         if file:
             print(file)
@@ -167,15 +175,15 @@ def _require_inputs(given: Namespace) -> None:
         CheckpointError: there is nothing at ``--ckpt``.
         DataError: there is no file at ``--data`` or ``--future``.
     """
-    if not given.ckpt.expanduser().exists():
+    if not given.ckpt.exists():
         raise CheckpointError(
             f"no checkpoint at {given.ckpt}; --ckpt takes a run folder, an export, or a "
             "checkpoint's file"
         )
     for option in ("data", "future"):
         path = given.get(option)
-        if path and not path.expanduser().is_file():
-            what = "is a folder" if path.expanduser().is_dir() else "does not exist"
+        if path and not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
             raise DataError(f"{path} {what}; --{option} takes the path of a CSV file")
 
 
@@ -195,9 +203,9 @@ def _require_free(given: Namespace) -> None:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; name a file")
         inputs = [one for one in (given.data, given.get("future")) if one]
-        if path.resolve() in [one.expanduser().resolve() for one in inputs]:
+        if path.resolve() in [one.resolve() for one in inputs]:
             raise ConfigError(f"{path} is the data; write somewhere else")
-        if path.expanduser().resolve().is_relative_to(given.ckpt.expanduser().resolve()):
+        if path.resolve().is_relative_to(given.ckpt.resolve()):
             raise ConfigError(f"{path} belongs to --ckpt {given.ckpt}; write somewhere else")
         if path.suffix.lower() not in _ENDINGS[option]:
             ends = " or ".join(_ENDINGS[option])
@@ -205,7 +213,7 @@ def _require_free(given: Namespace) -> None:
         if path.exists() and not given.overwrite:
             raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
     if given.plot:
-        from tsattn.forecast.pictures import require_pictures
+        from tsattn.panels import require_pictures
 
         require_pictures()
 
@@ -244,12 +252,12 @@ def _show_scores(channels: pd.DataFrame, total: pd.DataFrame) -> None:
     table = Table()
     for title in ("", "unit", *(name.upper() for name in scores)):
         table.add_column(title, justify="left" if title in ("", "unit") else "right")
-    shown = channels[channels["channel"].isin(list(channels["channel"].unique())[-20:])]
+    shown = channels[channels["channel"].isin(list(channels["channel"].unique())[-_SHOWN:])]
     for frame, style in ((shown, None), (total.assign(channel="all"), "bold")):
         for row in frame.to_dict("records"):
             numbers = (_number(row[name]) for name in scores)
             table.add_row(str(row["channel"]), str(row["unit"]), *numbers, style=style)
-    console = Console() if Console().is_terminal else Console(width=120)
+    console = open_console(120)
     console.print(table)
     if bands:
         console.print(_band_table(shown, total, bands))

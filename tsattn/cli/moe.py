@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
+from tsattn.console import open_console
 from tsattn.errors import ConfigError
 from tsattn.files import write_atomically
 from tsattn.training.folder import RunFolder
@@ -37,5 +36,5 @@ def report(run: Path, out: Path | None = None, overwrite: bool = False) -> int:
     text = routing_page(folder)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, text)
-    Console().print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
+    open_console().print(f"page: {page}", highlight=False, soft_wrap=True)
     return 0

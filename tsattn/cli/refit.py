@@ -6,6 +6,7 @@ from pathlib import Path
 from tsattn.data.amounts import counted
 from tsattn.options import CommandParser
 from tsattn.training.refit import refit as refit_run
+from tsattn.training.refit import refit_folder
 
 
 def refit(words: Sequence[str]) -> int:
@@ -33,7 +34,7 @@ def refit(words: Sequence[str]) -> int:
     add("--ckpt_path", type=str | None, help="last: go on with an interrupted refit")
     add("--overwrite", action="store_true", help="replace an existing run in --run_dir")
     given = parser.parse_args(list(words))
-    run_dir = given.run_dir or given.run.with_name(f"{given.run.resolve().name}-refit")
+    run_dir = given.run_dir or refit_folder(given.run)
     result = refit_run(
         given.run,
         data=given.data,

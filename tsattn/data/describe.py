@@ -119,7 +119,7 @@ def _of_panel(panel: Panel) -> Description:
         ("layout", panel.layout),
         ("rows", _rows_text(panel)),
         ("channels", f"{panel.num_channels}"),
-        ("span", f"{panel.start} to {panel.end}"),
+        ("span", panel.span),
         ("step", step_text(panel.step)),
     ]
     if panel.layout == "long":

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsattn.data.catalog import DatasetInfo
+from tsattn.data.integers import to_integers
 from tsattn.data.reading import Layout
 from tsattn.data.treatment import STRICT, UNTOUCHED, Treated, Treatment
 
@@ -110,6 +111,16 @@ class Panel:
     def end(self) -> pd.Timestamp:
         """Latest timestamp of all series."""
         return max(series.times[-1] for series in self.series)
+
+    @property
+    def span(self) -> str:
+        """First and last time of all, as people know them."""
+        first, last = self.shown(pd.DatetimeIndex([self.start, self.end]))
+        return f"{first} to {last}"
+
+    def shown(self, times: pd.DatetimeIndex) -> pd.Index:
+        """Return times as people know them: steps that are counted are integers."""
+        return pd.Index(to_integers(times)) if self.integers else times
 
     def with_series(self, series: tuple[Series, ...]) -> Self:
         """Return the same panel with other series."""

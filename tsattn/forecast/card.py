@@ -63,15 +63,17 @@ def _header(name: str, record: Mapping[str, Any], result: Mapping[str, Any] | No
     }
     if data in CATALOG:
         header["datasets"] = [data]
-    if test := _tested(record, result):
+    scored = _scored(record, result)
+    test, on = scored.get("test"), scored.get("dataset", {}).get("name")
+    if test and on:
         metrics = [
             {"type": score, "value": test[score], "name": f"test {score.upper()}"}
             for score in ("mse", "mae")
         ]
         task = {"type": "time-series-forecasting", "name": "Time series forecasting"}
-        dataset = {"type": data, "name": data, "split": "test"}
-        scored = [{"task": task, "dataset": dataset, "metrics": metrics}]
-        header["model-index"] = [{"name": name, "results": scored}]
+        dataset = {"type": on, "name": on, "split": "test"}
+        results = [{"task": task, "dataset": dataset, "metrics": metrics}]
+        header["model-index"] = [{"name": name, "results": results}]
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
 
 
@@ -147,24 +149,28 @@ def _data(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any]
 
 
 def _scores(record: Mapping[str, Any], trained: Trained, result: Mapping[str, Any] | None) -> str:
-    test = _tested(record, result)
+    scored = _scored(record, result)
+    test = scored.get("test")
     if not test:
         return (
             "None are known: this was exported from a checkpoint without its run folder. Score it "
             "on known rows with `tsattn backtest`."
         )
-    result = result or {}
     who = "the validated run, test" if _refit(record) else "this network, test"
     rows = [(who, f"{test['mse']:.4g}", f"{test['mae']:.4g}")]
     for key, title in _FLOORS.items():
-        floor = result.get("floors", {}).get(key)
+        floor = scored.get("floors", {}).get(key)
         if floor:
             rows.append((f"floor: {title}", f"{floor['mse']:.4g}", f"{floor['mae']:.4g}"))
-    rule = result.get("checkpoint_rule", "lowest validation loss")
+    rule = scored.get("checkpoint_rule", "lowest validation loss")
     text = _table(("", "MSE", "MAE"), rows) + "\n\n" + _PROTOCOL.format(rule=rule)
     text += f" {test['windows_scored']} windows were scored"
     dropped = test.get("windows_dropped", 0)
     text += f", {dropped} left out by the run's limits." if dropped else "."
+    dataset = scored.get("dataset", {})
+    if dataset and dataset.get("sha256") != record["data"].get("sha256"):
+        text += f" They are of {_cell(dataset.get('name'))} (sha256 `{dataset.get('sha256')}`), "
+        text += "the file of the validated run, and not of the file above."
     return f"{text} {_intervals(record, trained)}".rstrip()
 
 
@@ -208,13 +214,13 @@ def _refit(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return refit if isinstance(refit, Mapping) else None
 
 
-def _tested(
-    record: Mapping[str, Any], result: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
-    """Return the test scores: of the run, or of the validated run that a refit stands on."""
-    if result and "test" in result:
-        return result["test"]
-    return (_refit(record) or {}).get("validated_test")
+def _scored(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the result that scores are of: the run's, or that of the run a refit stands on."""
+    refit = _refit(record)
+    if refit is None:
+        return result or {}
+    told = {"test": refit.get("validated_test"), "dataset": refit.get("validated_data") or {}}
+    return told | dict((result or {}).get("validated", {}))
 
 
 def _recipe(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
@@ -226,7 +232,7 @@ def _recipe(record: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     if result:
         said["seed"] = result.get("seed")
         said["epochs"] = {"run": result.get("epochs"), "best": result.get("best_epoch")}
-        said["limits"] = result.get("limits") or None
+        said["limits"] = _scored(record, result).get("limits") or None
         said["files"] = [Path(str(one)).name for one in result.get("recipes", ())]
     return f"```yaml\n{yaml.safe_dump(_plain(said), sort_keys=False)}```"
 
@@ -264,7 +270,7 @@ def _limits(record: Mapping[str, Any], trained: Trained, result: Mapping[str, An
         "quantiles"
     ):
         lines.insert(2, "Point forecasts only: neither quantiles nor intervals.")
-    if result and result.get("limits"):
+    if _scored(record, result).get("limits"):
         lines.insert(0, "The training was cut short by limits, see the recipe: for a trial only.")
     return "\n".join(f"- {line}" for line in lines)
 

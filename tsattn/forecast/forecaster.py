@@ -177,7 +177,7 @@ class Forecaster:
             ConfigError: ``levels``, or ``new_series`` with a network that cannot.
         """
         chosen = checked_levels(levels)
-        how = self.intervals.method(method) if chosen else None
+        how = self.intervals.method_for(chosen, method)
         if how == "adaptive":
             raise ConfigError(
                 "method adaptive learns from truth that arrives window by window, so it belongs to "
@@ -260,7 +260,7 @@ class Forecaster:
 
         _refuse_sizes(windows=windows, step=step)
         chosen = checked_levels(levels)
-        how = self.intervals.method(method) if chosen else None
+        how = self.intervals.method_for(chosen, method)
         if refit and new_series:
             raise ConfigError(
                 "refit=True trains on all rows before each window, so there are no new series; "
@@ -280,9 +280,10 @@ class Forecaster:
             from tsattn.forecast.refitting import forecast_refitted
 
             ahead = forecast_refitted(self, history, windows, step, together, sort=sort)
-            return scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
-        made = evaluate(network, history, self.trained, windows, step, together, asked)
-        seen = seen_notes(frame, opened, history, self.trained, windows, step)
+            made = scored(ahead, history, self.trained, torch.arange(windows) * step, asked)
+        else:
+            made = evaluate(network, history, self.trained, windows, step, together, asked)
+        seen = seen_notes(frame, opened, history, self.trained, windows, step, refitted=refit)
         return replace(made, notes=(*made.notes, *seen))
 
     def _network(self, *, new_series: bool) -> ForecastNetwork:

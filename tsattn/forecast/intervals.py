@@ -58,6 +58,21 @@ class Intervals:
     quantiles: tuple[float, ...] | None
     calibration: Calibration | None
 
+    def method_for(self, levels: Sequence[float], asked: str | None) -> Method | None:
+        """Return the method to use for levels, and none where there are none.
+
+        Raises:
+            ConfigError: as `method`, or a method although no level was asked for.
+        """
+        if levels:
+            return self.method(asked)
+        if asked is not None:
+            raise ConfigError(
+                f"method {asked}: it is for intervals, and none were asked for; give levels too, "
+                "such as 80 and 95"
+            )
+        return None
+
     def method(self, asked: str | None) -> Method:
         """Return the method to use: the one asked for, or conformal wherever it is calibrated.
 
@@ -118,10 +133,17 @@ class Intervals:
             if method == "quantile":
                 made[level] = self._between(ahead, self._own_pair(level))
                 continue
-            assert self.calibration is not None
-            scores_HK = self.calibration.scores(level, names, places)
-            made[level] = self.widened(ahead, level, scores_HK)
+            made[level] = self.widened(ahead, level, self._scores(level, names, places))
         return made
+
+    def _scores(self, level: float, names: Sequence[str], places: Sequence[int]) -> Tensor:
+        assert self.calibration is not None
+        try:
+            return self.calibration.scores(level, names, places)
+        except ConfigError as error:
+            if self.quantiles is None:
+                raise
+            raise ConfigError(f"{error}; method quantile takes the network's own") from error
 
     def widened(self, ahead: Ahead, level: float, scores: Tensor) -> Band:
         """Return the band of a level with its scores, which broadcast to [W, H, K]."""

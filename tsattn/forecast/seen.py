@@ -14,7 +14,14 @@ from tsattn.forecast.trained import Trained
 
 
 def seen_notes(
-    frame: Frame, source: Source, history: History, trained: Trained, windows: int, step: int
+    frame: Frame,
+    source: Source,
+    history: History,
+    trained: Trained,
+    windows: int,
+    step: int,
+    *,
+    refitted: bool = False,
 ) -> tuple[str, ...]:
     """Say how many windows forecast rows that the network was trained or validated on.
 
@@ -28,12 +35,20 @@ def seen_notes(
         trained: what the network was trained on.
         windows: how many windows.
         step: rows between two.
+        refitted: whether each window has a network of its own, trained on the rows before it; then
+            only the number of epochs and the residuals of intervals come from later rows.
     """
     if not trained.sha256 or trained.sha256 != _sha256(frame, source):
         return ()
     fitted, chosen = _seen(history, trained, windows, step)
     if not fitted and not chosen:
         return ()
+    if refitted:
+        return (
+            f"{fitted + chosen} of {windows} windows forecast rows of before the end of the "
+            "validation part, which chose the number of epochs and gave the intervals their "
+            "residuals; their scores may be too good",
+        )
     told = [f"{fitted} of {windows} windows forecast rows that the network was trained on"]
     if not fitted:
         told = [f"{chosen} of {windows} windows forecast rows that the network was validated on"]

@@ -7,6 +7,7 @@ and ``GridSearchCV``.
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ from tsattn.nn.moe import plan_competitions
 from tsattn.nn.stepping import after_step
 from tsattn.ops import ValueActivation
 from tsattn.training.losses import LossName, make_loss
+
+_FAR = 10.0
+"""Deviations of X by which y may lie beside it, or spread, before that is no forecast of it."""
 
 _EVALUATED = 1024
 """Windows that are evaluated together."""
@@ -147,6 +151,7 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 )
         self.horizon_ = y.shape[1] // self.channels
         self._standardise_like(X)
+        self._warn_of_units(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -188,6 +193,22 @@ class ActivePatchTSTRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"values of X up to {np.abs(X).max():.3g} are too large to be standardised; "
                 "divide them by a constant"
             )
+
+    def _warn_of_units(self, y: np.ndarray) -> None:
+        """Warn where horizons cannot be what follows such windows: one of both was scaled alone."""
+        values = y.reshape(-1, self.channels)
+        away = np.abs(values.mean(0) - self.mean_) / self.scale_
+        wide = values.std(0) / self.scale_
+        channel = int(np.argmax(np.maximum(away, wide)))
+        if max(away[channel], wide[channel]) <= _FAR:
+            return
+        warnings.warn(
+            f"channel {channel}: y has mean {values[:, channel].mean():.3g} and deviation "
+            f"{values[:, channel].std():.3g}, X {self.mean_[channel]:.3g} and "
+            f"{self.scale_[channel]:.3g}; both are standardised alike, so give X and y in one unit "
+            "(no scaler of the columns before this regressor, none of the target around it)",
+            stacklevel=3,
+        )
 
     def _standardised(self, table: np.ndarray) -> Tensor:
         """Return windows [n, steps, channels] in float32."""

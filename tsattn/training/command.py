@@ -151,7 +151,7 @@ class TrainingCLI(LightningCLI):
 
     def _run_dir(self) -> Path:
         if self._given.run_dir:
-            return Path(self._given.run_dir)
+            return Path(self._given.run_dir).expanduser()
         if _is_child() and "TSATTN_RUN_DIR" in os.environ:
             return Path(os.environ["TSATTN_RUN_DIR"])
         for flag, value in zip(self.arguments, self.arguments[1:], strict=False):

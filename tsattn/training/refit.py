@@ -22,8 +22,12 @@ from tsattn.training.conformal import RECORD_KEY, Calibration
 from tsattn.training.datamodule import ForecastData, run_seed
 from tsattn.training.recipes import recipes_of, with_recipes
 from tsattn.training.result import as_json, environment
+from tsattn.training.same_kind import notes_on_series, require_same_kind
 from tsattn.training.saving import SafeCheckpointIO
 from tsattn.training.validated import REFIT, Validated
+
+_KEPT = ("test", "floors", "dataset", "limits", "best_epoch", "checkpoint_rule", "commit")
+"""What a refit's result says of the validated run, which its scores are of."""
 
 
 class WholeData(ForecastData):
@@ -62,7 +66,7 @@ def refit(
         TsattnError: the run cannot be refitted; nothing has been overwritten.
     """
     validated = Validated.of(run)
-    target = run_dir or run.with_name(f"{run.resolve().name}-refit")
+    target = run_dir or refit_folder(run)
     if target.resolve() == run.resolve():
         raise ConfigError(f"--run_dir {target} is the run itself; name another folder")
     words = ["fit", "--config", str(validated.folder.config), "--run_dir", str(target)]
@@ -80,6 +84,12 @@ def refit(
     return done.result
 
 
+def refit_folder(run: Path) -> Path:
+    """Return where a refit lies by default: beside the run, with ``-refit`` behind its name."""
+    named = run if run.name else run.resolve()  # "." has no name
+    return named.with_name(f"{run.resolve().name}-refit")
+
+
 class RefitCLI(TrainingCLI):
     """Fits on all rows, without validation and test, and keeps what the validated run knew."""
 
@@ -95,6 +105,10 @@ class RefitCLI(TrainingCLI):
 
     def before_fit(self) -> None:
         """Let steps that the recipe counts last as many epochs as they did of fewer rows."""
+        now = self.datamodule.describe()
+        require_same_kind(self.validated.record["data"], now)
+        for note in notes_on_series(self.validated.record["data"], now):
+            print(f"note: {note}")
         super().before_fit()
         loop, windows = self.trainer.fit_loop.epoch_loop, len(self.datamodule.prepared.train)
         loop.max_steps = self.validated.stretched(loop.max_steps, windows, self._steps_of)
@@ -121,11 +135,13 @@ class RefitCLI(TrainingCLI):
             raise ConfigError(
                 f"training ended after {epochs} of {wanted} epochs; go on with --ckpt_path last"
             )
+        validated = self.validated.result
         refitted = {
             "of": str(self.validated.folder.path),
             "epochs": wanted,
-            "validated_test": self.validated.result["test"],
-            "validated_commit": self.validated.result["commit"],
+            "validated_test": validated["test"],
+            "validated_commit": validated["commit"],
+            "validated_data": self.validated.data,
         }
         self._write_best(refitted)
         self.result = self._result(refitted)
@@ -148,13 +164,13 @@ class RefitCLI(TrainingCLI):
 
     def _result(self, refitted: Mapping[str, Any]) -> dict[str, Any]:
         data, panel = self.datamodule, self.datamodule.prepared.panel
+        validated = self.validated.result | {
+            "best_epoch": refitted["epochs"],
+            "dataset": refitted["validated_data"],
+        }
         return {
             "refit_of": refitted["of"],
-            "validated": {
-                "test": refitted["validated_test"],
-                "best_epoch": refitted["epochs"],
-                "commit": refitted["validated_commit"],
-            },
+            "validated": {key: validated[key] for key in _KEPT if key in validated},
             "epochs": self.trainer.current_epoch,
             "recipes": recipes_of(self.arguments),
             "training": self.model.describe() | {"batch_size": data.batch_size},

@@ -8,9 +8,9 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
 from rich.table import Table
 
+from tsattn.console import open_console
 from tsattn.data.amounts import counted
 from tsattn.data.catalog import find_by_sha256
 from tsattn.errors import MissingExtraError
@@ -19,7 +19,7 @@ from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
 from tsattn.training.result import floors
 from tsattn.training.routing import describe_mixtures
-from tsattn.training.task import ForecastTask
+from tsattn.training.task import ForecastTask, total_steps
 
 
 class EpochLines(Callback):
@@ -53,22 +53,22 @@ def tensorboard(folder: RunFolder) -> TensorBoardLogger | bool:
 
 def announce(task: ForecastTask, data: ForecastData, folder: RunFolder | None) -> None:
     """Say what will be trained on what, and where it will lie."""
-    console, prepared, panel = Console(), data.prepared, data.prepared.panel
+    console, prepared, panel = open_console(), data.prepared, data.prepared.panel
     console.print(
-        f"[bold]{panel.name}[/]: {panel.num_rows:,} rows x {counted(panel.num_channels, 'channel')}"
+        f"{panel.name}: {panel.num_rows:,} rows x {counted(panel.num_channels, 'channel')}"
         + (f", {panel.num_series} series" if panel.num_series > 1 else "")
-        + f", {panel.start} to {panel.end}; context {data.context}, horizon {data.horizon}; "
+        + f", {panel.span}; context {data.context}, horizon {data.horizon}; "
         f"windows {len(prepared.train):,} train, {len(prepared.val):,} validation, "
         f"{len(prepared.test):,} test"
     )
     for note in prepared.notes:
-        console.print(f"  note: {note}", markup=False)
+        console.print(f"  note: {note}")
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    console.print(f"[bold]{type(task.network).__name__}[/]: {parameters:,} parameters")
+    console.print(f"{type(task.network).__name__}: {parameters:,} parameters")
     if line := describe_mixtures(task.network):
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     if folder:
-        console.print(f"run folder: {folder.path}")
+        console.print(f"run folder: {folder.path}", soft_wrap=True)
 
 
 def show_result(result: Mapping[str, Any]) -> None:
@@ -83,9 +83,9 @@ def show_result(result: Mapping[str, Any]) -> None:
         label = f"  as published ({published['windows_scored']:,} windows)"
         table.add_row(label, f"{published['mse']:.4f}", f"{published['mae']:.4f}")
     _add_floors(table, result["floors"])
-    Console().print(table)
+    open_console().print(table)
     if line := beaten_by(result):
-        Console().print(line, style="yellow", markup=False)
+        open_console().print(line, style="yellow")
 
 
 def show_validation(trainer: L.Trainer, task: ForecastTask, data: ForecastData) -> None:
@@ -97,8 +97,8 @@ def show_validation(trainer: L.Trainer, task: ForecastTask, data: ForecastData) 
         title += f", {len(windows) - scored:,} left out by limits"
     table = _scores(title, type(task.network).__name__, scores)
     _add_floors(table, floors(data, windows, scored))
-    Console().print(table)
-    Console().print(f"val/loss {trainer.callback_metrics['val/loss'].item():.7g}")
+    open_console().print(table)
+    open_console().print(f"val/loss {trainer.callback_metrics['val/loss'].item():.7g}")
 
 
 def _scores(title: str, network: str, scores: Mapping[str, Any]) -> Table:
@@ -140,9 +140,9 @@ def draw_forecast_of(
         index_W, forecasts_WHC = predictions.in_order()
         draw_forecast(folder.forecast_picture, int(index_W[-1]), forecasts_WHC[-1], data, title)
     except MissingExtraError as error:
-        Console().print(f"no forecast picture: {error}", markup=False)
+        open_console().print(f"no forecast picture: {error}")
         return
-    Console().print(f"forecast picture: {folder.forecast_picture}")
+    open_console().print(f"forecast picture: {folder.forecast_picture}", soft_wrap=True)
 
 
 class SchedulePicture(Callback):
@@ -155,7 +155,9 @@ class SchedulePicture(Callback):
         """Draw the steps that this training will really take."""
         if not trainer.is_global_zero or not isinstance(pl_module, ForecastTask):
             return
-        total = int(trainer.estimated_stepping_batches)
+        total = total_steps(trainer)
+        if total is None:
+            return
         per_epoch = max(1, int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
         rate = pl_module.learning_rate
         try:

@@ -3,17 +3,16 @@
 import base64
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from tsattn.errors import ConfigError
 from tsattn.models import ForecastNetwork
 from tsattn.training.checkpoint import RECORD, load_network, read_checkpoint
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.folder import RunFolder
+from tsattn.training.reopened import data_of, settings_of
 from tsattn.training.routing import describe_mixtures, mixtures, short_name
 from tsattn.training.routing_sections import Section, epoch_sections, served_sections
 from tsattn.training.routing_table import Row, read_rows
@@ -62,26 +61,24 @@ def finished_run(folder: RunFolder) -> FinishedRun:
         CheckpointError: its best checkpoint cannot be read.
         DataError: its data cannot be read.
     """
-    if not folder.config.is_file():
-        raise ConfigError(
-            f"{folder.path} is no run folder: it has no {folder.config.name}; give the --run_dir "
-            "of a finished tsattn fit"
-        )
+    settings = settings_of(folder)
     if not folder.result.is_file():
         raise ConfigError(
             f"the run in {folder.path} is not finished: it has no {folder.result.name}; go on with "
             f"it by tsattn fit --config {folder.config} --ckpt_path last"
         )
     result = folder.read_result()
+    if "refit_of" in result:
+        raise ConfigError(
+            f"{folder.path} was trained on all rows, so no test windows are left to look at; the "
+            f"validated run has them: tsattn moe report {result['refit_of']}"
+        )
     if "moe" not in result:
         raise ConfigError(
             f"the {result['network']['class']} in {folder.path} has no mixtures of experts, so "
             "there is no routing to report; train one with --model.network.feedforward MoE"
         )
-    settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["data"]
-    if settings.get("root"):
-        settings["root"] = Path(settings["root"])
-    data = ForecastData(**settings)
+    data = data_of(settings)
     data.compare(read_checkpoint(folder.best)[RECORD]["data"] or {})
     return FinishedRun(result, read_rows(folder.routing), load_network(folder.best), data)
 

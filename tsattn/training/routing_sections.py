@@ -146,21 +146,17 @@ def served_sections(
         "beside its name; blue: less; white: as on average. Columns are the {name}. Counted over "
         "{whose}, from the best checkpoint. {how}"
     )
+    by_channel = {p.layer: p.channels_CE for p in served.layers if p.channels_CE is not None}
+    kinds = [("channel", data.prepared.panel.channels, "", by_channel)]
     sections: list[Section] = []
-    for name, labels, how, maps in (
-        (
-            served.calendar.name,
-            served.calendar.labels,
-            "A token that spans several steps counts at the step in its middle.",
-            {p.layer: p.calendar_VE for p in served.layers if p.calendar_VE is not None},
-        ),
-        (
-            "channel",
-            data.prepared.panel.channels,
-            "",
-            {p.layer: p.channels_CE for p in served.layers if p.channels_CE is not None},
-        ),
-    ):
+    if calendar := served.calendar:
+        how = "A token that spans several steps counts at the step in its middle."
+        by_value = {p.layer: p.calendar_VE for p in served.layers if p.calendar_VE is not None}
+        kinds.insert(0, (calendar.name, calendar.labels, how, by_value))
+    else:
+        why = "There is no map: these data count steps, which have no calendar."
+        sections.append(Section("Whom the experts serve: calendar", why))
+    for name, labels, how, maps in kinds:
         title = f"Whom the experts serve: {name}"
         kind = type(network).__name__
         if not maps:

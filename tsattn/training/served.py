@@ -48,8 +48,8 @@ class Served(NamedTuple):
     Attributes:
         layer: name of the mixture in the network.
         experts: names of its experts.
-        calendar_VE: slots of each expert by calendar value, or None where the network does not say
-            from which steps its tokens come.
+        calendar_VE: slots of each expert by calendar value, or None where there is no calendar, or
+            the network does not say from which steps its tokens come.
         channels_CE: slots of each expert by channel, or None where tokens hold all channels.
     """
 
@@ -64,20 +64,23 @@ class ServedTest(NamedTuple):
 
     Attributes:
         windows: how many windows were looked at.
-        calendar: the part of the calendar that was counted by.
+        calendar: the part of the calendar that was counted by; None where steps are counted.
         layers: a part for each mixture.
     """
 
     windows: int
-    calendar: Calendar
+    calendar: Calendar | None
     layers: list[Served]
 
 
-def calendar_of(panel: Panel) -> Calendar:
+def calendar_of(panel: Panel) -> Calendar | None:
     """Return the part of the calendar in which data of this step can be seen to repeat itself.
 
-    Hours for steps below a day, weekdays up to a week, ISO weeks up to four weeks, else months.
+    Hours for steps below a day, weekdays up to a week, ISO weeks up to four weeks, else months;
+    none where steps are counted.
     """
+    if panel.integers:
+        return None
     moments = [series.times for series in panel.series]
     if panel.step_seconds < _DAY:
         return _calendar("hour of the day", [f"{h:02}" for h in range(24)], moments, _hour)
@@ -161,13 +164,17 @@ class _Counter:
     """Counts the slots of one layer; ``rows_B`` says at which rows the next batch begins."""
 
     def __init__(
-        self, places: TokenPlaces, num_experts: int, calendar: Calendar, channels: int
+        self, places: TokenPlaces, num_experts: int, calendar: Calendar | None, channels: int
     ) -> None:
         self.places = places
         self.num_experts = num_experts
         self.calendar = calendar
         self.rows_B = torch.empty(0, dtype=torch.int64)
-        self.calendar_VE = torch.zeros(len(calendar.labels), num_experts, dtype=torch.int64)
+        self.calendar_VE = (
+            None
+            if calendar is None
+            else torch.zeros(len(calendar.labels), num_experts, dtype=torch.int64)
+        )
         self.channels_CE = (
             None
             if places.channels_L is None
@@ -178,8 +185,9 @@ class _Counter:
         """Count a batch."""
         steps_L, channels_L = self.places
         experts_BLK = output.routing.experts_NK.unflatten(0, (len(self.rows_B), len(steps_L)))
-        values_BL = self.calendar.of_row_R[self.rows_B[:, None] + steps_L]
-        _count(self.calendar_VE, values_BL, experts_BLK)
+        if self.calendar is not None and self.calendar_VE is not None:
+            values_BL = self.calendar.of_row_R[self.rows_B[:, None] + steps_L]
+            _count(self.calendar_VE, values_BL, experts_BLK)
         if self.channels_CE is not None and channels_L is not None:
             _count(self.channels_CE, channels_L.expand(len(self.rows_B), -1), experts_BLK)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from tsattn.panels import plain_text
 from tsattn.training.routing import short_name
 from tsattn.training.svg import as_svg, figure_of, percent, set_title
 
@@ -19,6 +20,7 @@ LEAST_SCALE = 5.0
 _MOST_LABELS = 32
 
 
+@plain_text()
 def draw_served(
     counts: Mapping[str, Tensor],
     experts: Mapping[str, Sequence[str]],

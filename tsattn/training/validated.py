@@ -57,6 +57,11 @@ class Validated:
             )
         return cls(folder, content["epoch"] + 1, record, _result_of(folder))
 
+    @property
+    def data(self) -> dict[str, str]:
+        """Name and sha256 of the data."""
+        return {key: self.record["data"][key] for key in ("name", "sha256")}
+
     def stretched(self, steps: int, now: int, steps_of: Callable[[int], int]) -> int:
         """Return a number of steps such that it ends as many epochs as ``steps`` did there.
 
