@@ -29,6 +29,7 @@ from tsattn.bench.recipes import LARGE_RECIPES, RECIPES, Recipe
 from tsattn.bench.timing import steady
 from tsattn.bench.train import PRECISIONS, names_of, peer_checks, time_training
 from tsattn.bench.worker import PHASES
+from tsattn.console import open_console
 from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.ops import VALUE_ACTIVATIONS, Impl, availability
 from tsattn.options import CommandParser
@@ -53,12 +54,10 @@ def bench(words: Sequence[str]) -> int:
     given = _parser().parse_args(list(words))
     options: Namespace = given[given.subcommand]
     report.refuse_existing(options.json, overwrite=options.overwrite)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file has room for every column
+    console = open_console(200)  # a file has room for every column
     machine = describe(options.threads)
     for line in report.header(machine):
-        console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
+        console.print(line, style="yellow" if line.startswith("warning") else None)
     runs = {"kernels": _kernels, "auto": _auto, "train": _train, "moe": _moe, "memory": _memory}
     run = (runs | {"forecast": _forecast})[given.subcommand]
     with steady(options.threads):
@@ -208,7 +207,7 @@ def _usable_peers(
             checks += peer_checks(recipe, [peer])
             usable.append(peer)
         except MissingExtraError as error:
-            console.print(f"not compared: {error}", style="yellow", markup=False)
+            console.print(f"not compared: {error}", style="yellow")
     return usable, checks
 
 

@@ -38,13 +38,16 @@ _WORDS = {
 
 
 def refuse_existing(path: Path | None, *, overwrite: bool) -> None:
-    """Refuse, before anything is measured, to replace a file unasked.
+    """Refuse, before anything is measured, to replace a file unasked; make its folder.
 
     Raises:
         ExistsError: the file exists and ``overwrite`` is off.
+        OSError: there is no folder for it, and none can be made.
     """
     if path and path.exists() and not overwrite:
         raise ExistsError(f"{path} exists; choose another name, or replace it with --overwrite")
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def write_json(
@@ -82,15 +85,14 @@ def show_checks(checks: Sequence[Check], console: Console) -> None:
     """Say how many checks passed, and name those that did not."""
     failed = [check for check in checks if not check.passed]
     for check in failed:
-        console.print(f"wrong: {check.name}: {check.detail}", style="red", markup=False)
+        console.print(f"wrong: {check.name}: {check.detail}", style="red")
     if failed:
         console.print(
             f"{len(failed)} of {len(checks)} checks failed; nothing is timed",
             style="red",
-            markup=False,
         )
     else:
-        console.print(f"{len(checks)} checks passed", style="green", markup=False)
+        console.print(f"{len(checks)} checks passed", style="green")
 
 
 def rows_of(timings: Timings) -> tuple[Cells, list[Cells]]:
@@ -135,7 +137,7 @@ def show_table(timings: Timings, console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     for line in _below(timings):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def markdown(machine: Mapping[str, Any], timings: Timings) -> str:

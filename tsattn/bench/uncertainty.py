@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tsattn.bench.report import refuse_existing
 from tsattn.errors import ConfigError, ExistsError
 from tsattn.files import write_atomically
 from tsattn.forecast import Forecaster
@@ -155,8 +156,7 @@ def uncertainty(words: Sequence[str]) -> int:
     parser.add_argument("--plot", type=Path | None, help="folder for a picture of each run")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     given = parser.parse_args(list(words))
-    if given.out and given.out.exists() and not given.overwrite:
-        raise ExistsError(f"{given.out} exists; choose another, or replace it with --overwrite")
+    refuse_existing(given.out, overwrite=given.overwrite)
     levels = checked_levels(given.levels)
     rows: list[dict[str, object]] = []
     for run in given.runs:

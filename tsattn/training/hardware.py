@@ -9,6 +9,8 @@ import torch
 
 def processor(device: torch.device) -> str:
     """Return the name of a device's processor and, of a CPU, its vector units."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return device.type
     try:
@@ -18,6 +20,11 @@ def processor(device: torch.device) -> str:
         names = []
     name = names[0] if names else platform.processor() or platform.machine()
     return f"cpu: {name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def default_device() -> torch.device:
+    """Return what trains where the settings leave it open: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def usable_cores() -> int:

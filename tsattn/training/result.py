@@ -157,9 +157,8 @@ def result_of(
 def environment(trainer: L.Trainer) -> dict[str, Any]:
     """Return device, threads, precision, versions and commit."""
     device = trainer.strategy.root_device
-    on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else processor(device),
+        "device": processor(device),
         "devices": trainer.world_size,
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),

@@ -12,7 +12,9 @@ from scipy import stats
 
 from tests.bench.trained import SEEDS, Trained
 from tests.training.tiny import RECIPE, fit
+from tsattn.bench.compare.differences import Pairing, compare_sides
 from tsattn.bench.compare.errors import errors_of
+from tsattn.bench.compare.sides import Scored
 from tsattn.bench.opened import open_kept, open_run
 from tsattn.cli import main
 from tsattn.training.command import run
@@ -84,6 +86,18 @@ def test_sets_are_paired_by_seed_with_students_t(
     assert float(total["p"]) == pytest.approx(test.pvalue, rel=1e-4)
     assert float(total["low"]) == pytest.approx(interval.low, rel=1e-4)
     assert float(total["high"]) == pytest.approx(interval.high, rel=1e-4)
+
+
+def test_means_are_of_the_seeds_that_all_sides_have(trained: Trained) -> None:
+    found = {seed: errors_of(open_run(trained.run("tanh", seed))) for seed in SEEDS}
+    many = Scored("many", {**found, 9: found[7]})
+    few = Scored("few", dict(found))
+    pairing = Pairing("seeds", SEEDS, None, 0, ())
+    assert pairing.runs_of(many) == pairing.runs_of(few) == list(found.values())
+    (difference,) = compare_sides([many, few], pairing)
+    assert difference.total["mse"].mean == 0
+    windows = Pairing("windows", (), None, 2, ())
+    assert windows.runs_of(few) == list(found.values())
 
 
 def test_single_runs_are_paired_by_window_and_the_files_are_tidy(
@@ -175,7 +189,7 @@ def test_picture_is_drawn_and_nothing_is_replaced_unasked(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     status, out, _ = compared(capsys, *words, "--overwrite")
     assert status == 0
-    assert "no picture: the picture needs matplotlib; install it with" in out
+    assert "no picture: pictures need matplotlib; install it with" in out
 
 
 def test_contexts_may_differ_where_the_targets_are_the_same(

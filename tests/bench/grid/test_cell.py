@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,21 @@ def test_full_disk_or_memory_is_no_reason_to_start_anew(
     monkeypatch.setattr(cells, "run", run)
     assert run_cell(cell, folder).error.endswith("last.ckpt: no room")
     assert folder.run.last.read_bytes() == b"ninety epochs"
+
+
+def test_row_names_the_code_that_trained_the_cell_and_not_that_which_found_it_trained(
+    cell: Cell, folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tsattn.training.result.commit", lambda: "a" * 40)
+    first = run_cell(cell, folder)
+    monkeypatch.setattr("tsattn.training.result.commit", lambda: "b" * 40)
+    again = run_cell(cell, folder)
+    assert (first.commit, again.commit) == ("a" * 40, "a" * 40)
+    assert again.test_mse == first.test_mse
+    longer = replace(cell, words=(*cell.words, "--trainer.max_epochs", "5"))
+    assert run_cell(longer, folder).commit == f"{'a' * 40}; {'b' * 40}"
+    folder.made_by.unlink()  # trained by a version that kept no notes
+    assert run_cell(longer, folder).commit == "b" * 40
 
 
 def test_cell_that_another_process_is_at_is_left_alone(cell: Cell, folder: CellFolder) -> None:

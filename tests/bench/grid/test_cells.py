@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.bench.grid.tiny import with_overrides, write_grid
 from tests.training.tiny import RECIPE
@@ -71,6 +72,47 @@ def test_hash_covers_what_is_set_and_neither_seed_nor_activation(tmp_path: Path)
     assert hashes(models={"patchtst": {"recipe": str(recipe)}}) == {plain}
     recipe.write_text(text.replace("dropout: 0.3", "dropout: 0.4"))
     assert hashes(models={"patchtst": {"recipe": str(recipe)}}) not in ({plain}, {other})
+
+
+def test_hash_covers_the_recipes_activation_where_the_grid_names_none(tmp_path: Path) -> None:
+    def hash_of(activation: str, **changes: Any) -> str:
+        recipe = tmp_path / "own.yaml"
+        settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+        settings["model"]["network"].setdefault("init_args", {})["value_activation"] = activation
+        recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        models = {"mine": {"recipe": str(recipe), **changes}}
+        grid = write_grid(tmp_path, models=models, activations=[], seeds=[1])
+        (cell,) = read_cells([grid])
+        return cell.key.config_hash
+
+    assert hash_of("identity") != hash_of("tanh")
+    network = "tsattn.bench.peer_networks.TrainMean"
+    assert hash_of("identity", network=network) == hash_of("tanh", network=network)
+
+
+def test_seeds_are_the_first_of_each_model() -> None:
+    cells = read_cells(["configs/bench/peers.yaml"])
+    chosen = select(cells, "dataset=illness", 1)
+    assert {cell.key.model: cell.key.seed for cell in chosen} == {
+        "last_value": 0, "window_mean": 0, "seasonal_naive": 0, "train_mean": 0,
+        "dlinear": 2021, "neuralforecast_patchtst": 2021, "huggingface_patchtst": 2021,
+    }  # fmt: skip
+    assert len(select(cells, "dataset=illness,model=dlinear", 2)) == 2
+
+
+def test_data_lie_where_the_recipe_has_them_and_the_hash_does_not_care(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TSATTN_DATA", str(tmp_path / "nowhere"))
+    (tmp_path / "traffic.csv").write_text("date,a\n")
+    given = {"datasets": ["traffic"], "seeds": [1], "activations": ["tanh"]}
+    keys = []
+    for root in ({}, {"data__root": str(tmp_path)}):
+        models = with_overrides(data__dataset="traffic", **root)
+        (cell,) = read_cells([write_grid(tmp_path, models=models, **given)])
+        assert (cell.obstacle() is None) == bool(root)
+        keys.append(cell.key)
+    assert keys[0] == keys[1]
 
 
 def test_hashes_of_the_committed_results_stay_what_they_are(table2: list[Cell]) -> None:

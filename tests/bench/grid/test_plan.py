@@ -69,7 +69,8 @@ def test_no_run_fails_where_its_steps_cannot_be_kept(
 def test_total_says_how_sure_it_is() -> None:
     sure, upper = Cost(7200.0, None, at_most=False), Cost(3600.0, None, at_most=True)
     assert total([sure, sure]).text() == "4 h"
-    assert total([sure, upper]).text(workers=2) == "at most 1.5 h"
+    assert total([upper, upper, sure]).text(workers=2) == "at most 2 h"
+    assert total([sure, upper]).text(workers=2) == "at most 2 h"  # the longest is not shared
     assert total([sure, None, None]).text() == "2 h, and 2 cells not measured"
     assert total([None]).text() == "1 cell not measured"
     assert total([]).text() == "0 ms"

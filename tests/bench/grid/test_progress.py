@@ -65,4 +65,4 @@ def test_each_end_is_a_line_and_what_ran_replaces_the_estimate(cells: list[Cell]
         "[1/4] patchtst illness identity 8: another runner is at it",
     ]
     assert live.states[cells[2].key] == State.ELSEWHERE
-    assert live.remaining() == "15 s"  # one cell is left, of two workers
+    assert live.remaining() == "30 s"  # one cell is left, which two workers do not share

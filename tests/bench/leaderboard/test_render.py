@@ -7,12 +7,14 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench.leaderboard.made import example, failed, illness, row, write
 from tsattn.bench.leaderboard.cells import Board
 from tsattn.bench.leaderboard.failures import failures
+from tsattn.bench.leaderboard.places import Places
 from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS
 from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.cli import main
@@ -144,7 +146,7 @@ def test_empty_cells_say_why_and_how_to_fill_them(results: Path) -> None:
 def test_failed_run_is_shown_with_its_error_and_breaks_no_table(results: Path) -> None:
     text = markdown(content_of(results))
     assert "- Illness, PatchTST, SiLU, seed 2021: `loss | NaN 'x'`" in text
-    again = "--only model=patchtst,dataset=illness,activation=silu --retry-failed"
+    again = "--only model=patchtst,dataset=illness,activation=silu,seed=2021 --retry-failed"
     command = f"tsattn bench run --grid configs/bench/table2.yaml {again}"
     assert f"To run it again: `{command}`" in text
     page = parsed(html(content_of(results)))
@@ -154,11 +156,43 @@ def test_failed_run_is_shown_with_its_error_and_breaks_no_table(results: Path) -
 
 def test_failed_peer_is_run_again_by_the_grid_of_peers() -> None:
     peer = failed(model="dlinear", dataset="etth2", value_activation="")
-    (found,) = failures(Board([peer]))
+    (found,) = failures(Board([peer]), Places())
     assert found.command == (
-        "tsattn bench run --grid configs/bench/peers.yaml --only model=dlinear,dataset=etth2 "
-        "--retry-failed"
+        "tsattn bench run --grid configs/bench/peers.yaml --only model=dlinear,dataset=etth2,"
+        f"seed={peer.seed} --retry-failed"
     )
+
+
+def test_commands_and_links_are_those_of_where_rows_and_page_lie(tmp_path: Path) -> None:
+    places = Places(Path("results/moe"), Path("docs/board.md"))
+    assert places.run("moe", "linear_4") == (
+        "tsattn bench run --grid configs/bench/moe_illness.yaml --results results/moe"
+    )
+    assert Places().run("mine", "patchtst") == "tsattn bench run --grid GRID.yaml"
+    assert places.run("mine", "x").endswith("GRID.yaml --results results/moe")
+    text = markdown(content_of(write(tmp_path / "results", [row()]), places))
+    assert "[results](../results/moe)" in text
+    assert "[board.html](board.html)" in text
+    assert "](../docs/design" not in text
+    assert "](design/0003-protocol.md)" in text
+
+
+@pytest.mark.parametrize("changes", [{"protocol": "mine"}, {"horizon": 24}])
+def test_runs_that_do_not_repeat_table_2_are_not_judged_by_it(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    rows = [
+        row(value_activation=name, seed=seed, test_mse=1.0 + seed / 1e5, **changes)
+        for name in ("identity", "tanh")
+        for seed in (2021, 2022)
+    ]
+    content = content_of(write(tmp_path / "results", rows))
+    text = markdown(content)
+    title = "PatchTST" + (", protocol mine" if "protocol" in changes else "")
+    assert line(text, f"### Illness: {title}", "Tanh")[3:5] == ["", ""]
+    below = text.split(f"### Illness: {title}")[1].split("Floors")[0]
+    assert "the paper has" not in below
+    html(content)
 
 
 def test_cells_of_candidate_b_are_missed_on_illness_alone(tmp_path: Path) -> None:
@@ -205,12 +239,12 @@ def test_rendering_is_the_same_bytes_in_another_process_and_order(
     (again / "not-run.yaml").write_text(REASON, encoding="utf-8")
     script = "import sys; from tsattn.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", script, "leaderboard", "--results", again, "--out", "board.md"],
+        [sys.executable, "-c", script, "leaderboard", "--results", "again", "--out", "board.md"],
         cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    content = content_of(results)
+    content = content_of(results, Places(Path("again"), Path("board.md")))
     assert (tmp_path / "board.md").read_bytes() == markdown(content).encode()
     assert (tmp_path / "board.html").read_bytes() == html(content).encode()
 

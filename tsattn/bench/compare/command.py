@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from tsattn.bench.compare.differences import compare_sides, pairing_of
 from tsattn.bench.compare.report import FILES, show, write_files
 from tsattn.bench.compare.sides import open_sides, score
+from tsattn.console import IN_PIPE, open_console
 from tsattn.errors import ExistsError, MissingExtraError
 from tsattn.options import CommandParser
 
@@ -47,9 +46,7 @@ def compare(words: Sequence[str]) -> int:
     sides = [score(side) for side in opened]
     pairing = pairing_of(sides, data, given.block)
     compared = compare_sides(sides, pairing)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has room for every column
+    console = open_console(IN_PIPE)
     show(sides, compared, pairing, console)
     if not given.out:
         return 0
@@ -59,8 +56,8 @@ def compare(words: Sequence[str]) -> int:
 
         draw(given.out / "comparison.png", sides, compared, pairing, data)
     except MissingExtraError as error:
-        console.print(f"no picture: {error}", markup=False)
-    console.print(f"files: {given.out}", markup=False)
+        console.print(f"no picture: {error}")
+    console.print(f"files: {given.out}")
     return 0
 
 

@@ -45,6 +45,10 @@ class Pairing:
     notes: tuple[str, ...]
     scarce: tuple[str, ...] = ()
 
+    def runs_of(self, side: Scored) -> list[ErrorsOfRun]:
+        """Return the runs of a side that are compared: those of the seeds that all sides have."""
+        return [run for seed, run in side.errors.items() if not self.seeds or seed in self.seeds]
+
     @property
     def num_blocks(self) -> int:
         """Number of blocks; 0 where seeds are paired."""

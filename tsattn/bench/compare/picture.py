@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from tsattn.bench.compare.differences import Compared, Pairing
 from tsattn.bench.compare.sides import Scored
 from tsattn.bench.paired import Difference
-from tsattn.errors import MissingExtraError
 from tsattn.files import replacing
+from tsattn.panels import along_time, on_axis, plain_text
 from tsattn.training.datamodule import ForecastData
 from tsattn.training.pictures import window_times
 
@@ -21,6 +22,7 @@ CHANNELS = 30
 _COLOURS = ("#555555", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 
 
+@plain_text()
 def draw(
     path: Path,
     sides: Sequence[Scored],
@@ -40,19 +42,15 @@ def draw(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            "the picture needs matplotlib; install it with: pip install 'tsattn[plots]'"
-        ) from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 7.6), layout="constrained")
     axes = figure.subplots(2, 2)
     colours = {side.name: _COLOURS[i % len(_COLOURS)] for i, side in enumerate(sides)}
-    _curves(axes[0, 0], sides, colours)
+    _curves(axes[0, 0], sides, pairing, colours)
     _step_differences(axes[0, 1], compared, colours, sides[0].name)
     _channel_differences(axes[1, 0], compared, colours, data.prepared.panel.channels)
-    _over_time(axes[1, 1], sides, colours, data)
+    _over_time(axes[1, 1], sides, pairing, colours, data)
     intervals = "" if pairing.too_few else " with 95 % intervals, each point by itself"
     figure.suptitle(
         f"{data.prepared.panel.name}, horizon {data.horizon}: differences to {sides[0].name}"
@@ -63,9 +61,11 @@ def draw(
         figure.savefig(file, dpi=130, format="png")
 
 
-def _curves(axis: "Axes", sides: Sequence[Scored], colours: dict[str, str]) -> None:
+def _curves(
+    axis: "Axes", sides: Sequence[Scored], pairing: Pairing, colours: dict[str, str]
+) -> None:
     for side in sides:
-        steps = np.mean([run.steps.scores("mse") for run in side.errors.values()], axis=0)
+        steps = np.mean([run.steps.scores("mse") for run in pairing.runs_of(side)], axis=0)
         axis.plot(range(1, len(steps) + 1), steps, color=colours[side.name], label=side.name)
     _titled(axis, "test MSE along the horizon", "step", "MSE")
     axis.legend(fontsize=8, frameon=False)
@@ -105,19 +105,22 @@ def _channel_differences(
 
 
 def _over_time(
-    axis: "Axes", sides: Sequence[Scored], colours: dict[str, str], data: ForecastData
+    axis: "Axes",
+    sides: Sequence[Scored],
+    pairing: Pairing,
+    colours: dict[str, str],
+    data: ForecastData,
 ) -> None:
-    from matplotlib.dates import ConciseDateFormatter
-
     windows = [
-        np.mean([run.by_window("mse") for run in side.errors.values()], axis=0) for side in sides
+        np.mean([run.by_window("mse") for run in pairing.runs_of(side)], axis=0) for side in sides
     ]
-    times: Any = [window_times(data, w)[data.context] for w in range(len(windows[0]))]
+    firsts = [window_times(data, w)[data.context] for w in range(len(windows[0]))]
+    times = on_axis(pd.Index(firsts))
     for side, values in list(zip(sides, windows, strict=True))[1:]:
         difference = values - windows[0]
         axis.plot(times, difference, color=colours[side.name], linewidth=1.0, label=side.name)
     axis.axhline(0, color=colours[sides[0].name], linewidth=1)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(axis.xaxis.get_major_locator()))
+    along_time(axis, times)
     title = f"MSE − that of {sides[0].name}, of every window"
     _titled(axis, title, "first step of the horizon", "difference of MSE")
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,7 @@ def show(
         table.add_column(title, justify="right" if title else "left", overflow="fold")
     found = {one.name: one for one in compared}
     for side in sides:
-        runs = list(side.errors.values())
+        runs = pairing.runs_of(side)
         means = [sum(r.score(m) for r in runs) / len(runs) for m in METRICS]
         row = [side.name, str(len(runs)), *(f"{mean:.4f}" for mean in means)]
         if one := found.get(side.name):
@@ -39,11 +40,11 @@ def show(
         table.add_row(*row)
     console.print(table)
     for one in compared:
-        console.print(sentence(one, sides[0].name, pairing), markup=False)
+        console.print(sentence(one, sides[0].name, pairing))
     if len(compared) > 1 and any(one.adjusted_p is not None for one in compared):
-        console.print("p is adjusted for the number of sides (Holm)", markup=False)
+        console.print("p is adjusted for the number of sides (Holm)")
     for note in pairing.notes:
-        console.print(f"note: {note}", style="yellow", markup=False)
+        console.print(f"note: {note}", style="yellow")
 
 
 def sentence(one: Compared, reference: str, pairing: Pairing) -> str:
@@ -82,7 +83,8 @@ def write_files(
     folder.mkdir(parents=True, exist_ok=True)
     windows = data.prepared.test
     names = data.prepared.panel.channels
-    starts = [window_times(data, w)[data.context].isoformat() for w in range(len(windows))]
+    times = (window_times(data, w)[data.context] for w in range(len(windows)))
+    starts = [one.isoformat() if isinstance(one, pd.Timestamp) else one for one in times]
     series = [data.prepared.panel.ids[index] for index in windows.series_W.tolist()]
     runs = [(s.name, seed, run) for s in sides for seed, run in s.errors.items()]
     _write(

@@ -14,6 +14,7 @@ from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.failed import failed_row, now
 from tsattn.bench.grid.folder import CellFolder
 from tsattn.bench.grid.kept import write_weights
+from tsattn.bench.grid.made_by import MadeBy, provenance
 from tsattn.bench.grid.remember import Remember
 from tsattn.bench.rows import SCHEMA, Row
 from tsattn.errors import CheckpointError, CheckpointNotSavedError, TsattnError
@@ -45,8 +46,8 @@ def run_cell(cell: Cell, folder: CellFolder) -> Row:
 
 def _row_of(cell: Cell, folder: CellFolder) -> Row:
     try:
-        result = _result_of(cell, folder.run)
-        row = _finished_row(cell, result)
+        result = _result_of(cell, folder)
+        row = _finished_row(cell, result, folder)
         if cell.words[0] != "fit":
             return row
         digest = write_weights(folder.weights, folder.run, cell.key)
@@ -58,13 +59,14 @@ def _row_of(cell: Cell, folder: CellFolder) -> Row:
         return failed_row(cell, f"{type(error).__name__}: {error}")
 
 
-def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
+def _result_of(cell: Cell, folder: CellFolder) -> Mapping[str, Any]:
+    home = folder.run
     words = [*cell.words, "--trainer.logger", "false"]
     if cell.words[0] == "fit":
         words += ["--run_dir", str(home.path)]
     if home.last.is_file():
         try:
-            return _run(cell, [*words, "--ckpt_path", "last"])
+            return _run(cell, folder, [*words, "--ckpt_path", "last"])
         except CheckpointError as error:
             if isinstance(error, CheckpointNotSavedError) or isinstance(
                 error.__cause__, (OSError, MemoryError)
@@ -72,18 +74,24 @@ def _result_of(cell: Cell, home: RunFolder) -> Mapping[str, Any]:
                 raise  # nothing is wrong with the one that is there
             print(f"starting anew: {error}")
     shutil.rmtree(home.path, ignore_errors=True)
-    return _run(cell, words)
+    folder.made_by.unlink(missing_ok=True)
+    return _run(cell, folder, words)
 
 
-def _run(cell: Cell, words: list[str]) -> Mapping[str, Any]:
-    result = run(words, callbacks=[Remember(cell)])
+def _run(cell: Cell, folder: CellFolder, words: list[str]) -> Mapping[str, Any]:
+    result = run(words, callbacks=[Remember(cell), MadeBy(folder)])
     if result is None:
         raise RuntimeError("the run ended without a result")
     return result
 
 
-def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
-    test, published, versions = result["test"], result["as_published"], result["versions"]
+def _finished_row(cell: Cell, result: Mapping[str, Any], folder: CellFolder) -> Row:
+    test, published = result["test"], result["as_published"]
+    environment = {
+        **{name: result[name] for name in ("device", "devices", "threads", "precision")},
+        **{name: result[name] or "" for name in ("attention", "commit")},
+        **{name: result["versions"][name] for name in ("tsattn", "torch", "lightning", "python")},
+    }
     borders = result["dataset"]["borders"].values()
     trained = cell.words[0] == "fit"
     given: dict[str, Any] = {
@@ -108,9 +116,7 @@ def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
         **{f"{part}_rows": _rows(borders, part) for part in ("train", "val", "test")},
         **{name: result["dataset"][name] for name in ("scaler",)},
         **{name: result[name] for name in _AS_THEY_ARE},
-        "attention": result["attention"] or "",
-        **{name: versions[name] for name in ("tsattn", "torch", "lightning", "python")},
-        "commit": result["commit"] or "",
+        **(provenance(folder, environment) if trained else environment),
         "peak_mib": peak_resident_mib(),
         "checkpoint": "",
         "checkpoint_sha256": "",
@@ -119,9 +125,7 @@ def _finished_row(cell: Cell, result: Mapping[str, Any]) -> Row:
     return Row(**given)
 
 
-_AS_THEY_ARE = (
-    "context", "horizon", "parameters", "wall_seconds", "device", "devices", "threads", "precision",
-)  # fmt: skip
+_AS_THEY_ARE = ("context", "horizon", "parameters", "wall_seconds")
 
 
 def _rows(borders: Any, part: str) -> str:

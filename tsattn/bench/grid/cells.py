@@ -80,6 +80,7 @@ class Cell:
         words: what a person would type after ``tsattn``, the run folder left out.
         data: the dataset as the recipe names it.
         max_epochs: epochs that it may train.
+        root: folder in which the recipe has the data looked for first.
         missing: what is not installed and how to install it; mostly empty.
     """
 
@@ -87,6 +88,7 @@ class Cell:
     words: tuple[str, ...]
     data: str
     max_epochs: int
+    root: str | None = None
     missing: str = ""
 
     @property
@@ -102,7 +104,7 @@ class Cell:
         info = catalog.find(self.data)
         if info is None:
             return None if Path(self.data).is_file() else f"there is no file {self.data}"
-        if find_file(info) is None:
+        if find_file(info, None if self.root is None else Path(self.root)) is None:
             return f"{info.filename} is not here: tsattn data fetch {info.name}"
         return None
 
@@ -137,7 +139,7 @@ def select(cells: Sequence[Cell], only: str | None, seeds: int | None) -> list[C
         cells: all of them.
         only: for example ``dataset=illness,dataset=etth1,model=patchtst``: values of the same name
             are alternatives, different names must all agree; None: all.
-        seeds: how many of the first seeds; None: all.
+        seeds: how many of the first seeds of each model; None: all.
 
     Raises:
         ConfigError: a name or value that no cell has.
@@ -156,14 +158,18 @@ def select(cells: Sequence[Cell], only: str | None, seeds: int | None) -> list[C
                 f"{', '.join(filter(None, there))}{_hint(value, there)}"
             )
         wanted.setdefault(name, set()).add(value)
-    known = list(dict.fromkeys(cell.key.seed for cell in cells))
-    if seeds is not None and not 1 <= seeds <= len(known):
-        raise ConfigError(f"--seeds {seeds}: the grid has {len(known)} seeds; give 1 to that many")
-    first = set(known[:seeds])
+    known: dict[str, list[int]] = {}
+    for cell in cells:
+        of_model = known.setdefault(cell.key.model, [])
+        if cell.key.seed not in of_model:
+            of_model.append(cell.key.seed)
+    most = max(map(len, known.values()))
+    if seeds is not None and not 1 <= seeds <= most:
+        raise ConfigError(f"--seeds {seeds}: the grid has {most} seeds; give 1 to that many")
     chosen = [
         cell
         for cell in cells
-        if cell.key.seed in first
+        if cell.key.seed in known[cell.key.model][:seeds]
         and all(_SELECTORS[name](cell) in values for name, values in wanted.items())
     ]
     if not chosen:
@@ -235,11 +241,13 @@ def _cell(
     epochs = overridden or settings.get("trainer", {}).get("max_epochs") or 0
     if not isinstance(epochs, int):
         raise ConfigError(f"trainer.max_epochs of {key[1]} is {epochs!r}; expected a whole number")
+    root = block.overrides.get("data.root") or settings["data"].get("root")
     return Cell(
-        key=Key(*key, config_hash=_config_hash(block, settings)),
+        key=Key(*key, config_hash=_config_hash(block, settings, activation)),
         words=tuple(words),
         data=str(block.overrides.get("data.dataset") or settings["data"]["dataset"]),
         max_epochs=epochs if block.command == "fit" else 0,
+        root=None if root is None else str(root),
         missing=_missing(block),
     )
 
@@ -271,15 +279,21 @@ def _settings(recipe: str) -> Mapping[str, Any]:
     return settings
 
 
-def _config_hash(block: ModelBlock, settings: Mapping[str, Any]) -> str:
-    """Hash what is set, seed and value activation left out: those have columns of their own."""
+def _config_hash(block: ModelBlock, settings: Mapping[str, Any], activation: str) -> str:
+    """Hash what is set, but for what has a column of its own and for where the data lie.
+
+    That is the seed, and the value activation where the grid names one; where it names none it is
+    the recipe's, unless another network stands in its place.
+    """
     network = settings["model"]["network"]
-    if isinstance(network, dict):
+    if isinstance(network, dict) and (activation or block.network):
         kept = {k: v for k, v in network.get("init_args", {}).items() if k != "value_activation"}
         network = network | {"init_args": kept}
     recipe = {name: part for name, part in settings.items() if name != "seed_everything"}
     recipe["model"] = recipe["model"] | {"network": network}
-    content = [block.command, recipe, block.network, block.overrides]
+    recipe["data"] = {name: value for name, value in recipe["data"].items() if name != "root"}
+    overrides = {name: value for name, value in block.overrides.items() if name != "data.root"}
+    content = [block.command, recipe, block.network, overrides]
     canonical = json.dumps(content, sort_keys=True, default=str)
     return sha256(canonical.encode()).hexdigest()[:_HASH_DIGITS]
 

@@ -16,6 +16,7 @@ from tsattn.bench.grid.plan import show_cells, show_groups, summary
 from tsattn.bench.grid.progress import Progress
 from tsattn.bench.grid.table import Results, State, tally
 from tsattn.bench.rows import Key
+from tsattn.console import open_console
 from tsattn.data.amounts import counted
 from tsattn.errors import ConfigError
 from tsattn.interrupts import interruptible
@@ -43,9 +44,7 @@ def grid_command(words: Sequence[str]) -> int:
     cells = select(read_cells(options.grid), options.only, options.seeds)
     results = Results(options.results)
     costs = Costs(results.rows(cell.key.model for cell in cells).values(), options.threads)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file has room for every column
+    console = open_console(200)  # a file has room for every column
     try:
         with interruptible():
             return _SUBCOMMANDS[given.subcommand].run(cells, results, costs, options, console)
@@ -61,27 +60,29 @@ def _plan(
     if options.measure:
         from tsattn.bench.grid.measuring import measure_all  # brings in all of training
 
-        measure_all(cells, costs, lambda line: console.print(line, markup=False))
+        waiting = [cell for cell in cells if states[cell.key] == State.WAITING]
+        measure_all(waiting, costs, lambda line: console.print(line))
     show = show_cells if options.cells else show_groups
     show(cells, states, costs, console)
     for line in failures(cells, states):
-        console.print(line, style="yellow", markup=False)
-    console.print(summary(cells, states, costs, options.workers), markup=False)
+        console.print(line, style="yellow")
+    console.print(summary(cells, states, costs, options.workers))
     return 0
 
 
 def _run(
     cells: list[Cell], results: Results, costs: Costs, options: Namespace, console: Console
 ) -> int:
-    states = results.states(cells)
+    elsewhere = bool(options.address)
+    states = results.states(cells, elsewhere=elsewhere)
     todo = [State.WAITING, *([State.FAILED] if options.retry_failed else [])]
     chosen = [cell for cell in cells if states[cell.key] in todo]
-    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}", markup=False)
+    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}")
     lines = obstacles(cells, states) + ([] if options.retry_failed else failures(cells, states))
     for line in lines:
-        console.print(line, style="yellow", markup=False)
+        console.print(line, style="yellow")
     states |= dict.fromkeys((cell.key for cell in chosen), State.WAITING)
-    console.print(summary(cells, states, costs, options.workers), markup=False)
+    console.print(summary(cells, states, costs, options.workers))
     if not chosen:
         return 0
     results.require_writable()
@@ -92,14 +93,15 @@ def _run(
     progress = Progress(cells, states, costs, options.workers, console)
 
     def wanted(cell: Cell) -> bool:
-        return results.states([cell])[cell.key] in todo and not CellFolder.of(cell.key).is_busy
+        state = results.states([cell], elsewhere=elsewhere)[cell.key]
+        return state in todo and not CellFolder.of(cell.key).is_busy
 
     with progress, closing(engine.run(chosen, wanted, progress.tick)) as finished:
         for over in finished:
             row = over.row and results.add(over.row, over.weights)
             there = row or results.rows([over.cell.key.model]).get(over.cell.key)
             progress.over(over.cell, there)
-    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}", markup=False)
+    console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}")
     return 1 if any(states[cell.key] == State.FAILED for cell in chosen) else 0
 
 

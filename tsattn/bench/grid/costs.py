@@ -4,12 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-import torch
-
 from tsattn.bench.grid.cells import Cell
 from tsattn.bench.grid.measured import Measured, read_measured
 from tsattn.bench.rows import Row
-from tsattn.training.hardware import processor
+from tsattn.training.hardware import default_device, processor
 
 _SECONDS_OF_A_TEST = 1.0
 
@@ -42,7 +40,7 @@ class Costs:
 
     def __init__(self, rows: Iterable[Row], threads: int) -> None:
         self.threads = threads
-        self.device = processor(torch.device("cpu"))
+        self.device = processor(default_device())
         self.ran: dict[str, list[Row]] = {}
         self.measured: dict[str, Measured | None] = {}
         for row in rows:

@@ -37,6 +37,11 @@ class CellFolder:
         return self.path / "outcome.json"
 
     @property
+    def made_by(self) -> Path:
+        """What trained the cell, a note for each stretch."""
+        return self.path / "made-by.json"
+
+    @property
     def log(self) -> Path:
         """All that the runs of this cell printed."""
         return self.path / "log.txt"

@@ -23,13 +23,15 @@ def measure_all(cells: Iterable[Cell], costs: Costs, say: Callable[[str], None])
     """Measure what nothing is known of, one configuration after the other, each in a process.
 
     Args:
-        cells: the cells; of one configuration the first is measured.
+        cells: cells to run; of one configuration the first is measured.
         costs: what is known, and which threads.
         say: told about each configuration.
     """
+    tried: set[str] = set()
     for cell in cells:
-        if costs.of(cell) is not None or cell.obstacle():
+        if cell.key.config_hash in tried or costs.of(cell) is not None:
             continue
+        tried.add(cell.key.config_hash)
         folder = CellFolder(measured_file(cell, costs.threads).with_suffix(""))
         folder.path.mkdir(parents=True, exist_ok=True)
         process = start(measure, cell, folder, threads=costs.threads)

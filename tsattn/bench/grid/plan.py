@@ -23,19 +23,22 @@ class Total:
 
     Attributes:
         seconds: of all whose cost is known, one after the other.
+        longest: of one of them, which no further worker makes shorter.
         at_most: whether some may stop early.
         unknown: cells whose cost is not known.
     """
 
     seconds: float
+    longest: float
     at_most: bool
     unknown: int
 
     def text(self, workers: int = 1) -> str:
         """Say it: ``at most 3.2 h, and 12 cells not measured``."""
         parts: list[str] = []
+        shared = max(self.seconds / workers, self.longest)
         if self.seconds or not self.unknown:
-            parts.append(("at most " if self.at_most else "") + duration(self.seconds / workers))
+            parts.append(("at most " if self.at_most else "") + duration(shared))
         if self.unknown:
             parts.append(f"{counted(self.unknown, 'cell')} not measured")
         return ", and ".join(parts)
@@ -47,6 +50,7 @@ def total(costs: Iterable[Cost | None]) -> Total:
     known = [cost for cost in costs if cost is not None]
     return Total(
         seconds=sum(cost.seconds for cost in known),
+        longest=max((cost.seconds for cost in known), default=0.0),
         at_most=any(cost.at_most for cost in known),
         unknown=len(costs) - len(known),
     )

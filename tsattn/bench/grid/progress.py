@@ -97,7 +97,7 @@ class Progress:
             text = f"{cell.name}: test MSE {row.test_mse:.4f}{seconds}"
         done = sum(state == State.OK for state in self.states.values())
         line = f"[{done}/{len(self.states)}] {text}"
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _picture(self, running: Sequence[Key]) -> Group:
         table = Table(box=None)

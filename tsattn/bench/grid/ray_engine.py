@@ -86,10 +86,13 @@ class RayTasks:
             self._leave()
 
     def _outcome(self, reference: Any, cell: Cell) -> Finished:
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         try:
             outcome: _Outcome = self.ray.get(reference)
+        except RayTaskError as error:
+            found = f"{type(error.cause).__name__}: {error.cause}"
+            return Finished(cell, failed_row(cell, f"its Ray task ended with {found}"))
         except RayError as error:
             reason = f"its Ray task was lost {LIVES} times: {type(error).__name__}: {error}"
             return Finished(cell, failed_row(cell, reason))

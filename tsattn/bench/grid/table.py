@@ -42,11 +42,16 @@ class Results:
         files = (self.file(model) for model in dict.fromkeys(models))
         return {row.key: row for file in files for row in read_rows(file)}
 
-    def states(self, cells: Iterable[Cell]) -> dict[Key, State]:
-        """Return where each cell is, before anything runs."""
+    def states(self, cells: Iterable[Cell], *, elsewhere: bool = False) -> dict[Key, State]:
+        """Return where each cell is, before anything runs.
+
+        Args:
+            cells: the cells.
+            elsewhere: whether they run on other machines, so that it does not matter what is here.
+        """
         cells = list(cells)
         rows = self.rows(cell.key.model for cell in cells)
-        return {cell.key: _state(cell, rows.get(cell.key)) for cell in cells}
+        return {cell.key: _state(cell, rows.get(cell.key), elsewhere=elsewhere) for cell in cells}
 
     def add(self, row: Row, weights: Path | bytes | None) -> Row:
         """Append a row and keep its weights where they are small; return what stands.
@@ -86,10 +91,10 @@ class Results:
             ) from error
 
 
-def _state(cell: Cell, row: Row | None) -> State:
+def _state(cell: Cell, row: Row | None, *, elsewhere: bool) -> State:
     if row is not None:
         return State.OK if row.status == "ok" else State.FAILED
-    return State.CANNOT if cell.obstacle() else State.WAITING
+    return State.CANNOT if not elsewhere and cell.obstacle() else State.WAITING
 
 
 def tally(states: Iterable[State]) -> str:

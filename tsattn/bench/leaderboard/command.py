@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from tsattn.bench.leaderboard.places import Places
 from tsattn.bench.leaderboard.render import MARKER, content_of, html, markdown
 from tsattn.errors import ExistsError
 from tsattn.files import write_atomically
@@ -62,7 +63,7 @@ def _render(words: Sequence[str]) -> int:
         "--overwrite", action="store_true", help="replace files that were not rendered here, too"
     )
     given = parser.parse_args(list(words))
-    content = content_of(given.results)
+    content = content_of(given.results, Places(given.results, given.out))
     texts = {given.out: markdown(content), given.out.with_suffix(".html"): html(content)}
     if given.check:
         return _check(texts)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tsattn.bench.leaderboard.cells import Board
-from tsattn.bench.leaderboard.published import MODELS
+from tsattn.bench.leaderboard.places import Places
 from tsattn.bench.leaderboard.tables import label, network_label
 from tsattn.bench.rows import Row
 
@@ -23,25 +23,20 @@ class Failed:
     command: str
 
 
-def failures(board: Board) -> list[Failed]:
+def failures(board: Board, places: Places) -> list[Failed]:
     """Return the failed runs that count, in a fixed order."""
     return [
         Failed(
             f"{label(row.dataset)}, {network_label(row.protocol, row.model)}, "
             f"{label(row.value_activation) or 'no activation'}, seed {row.seed}",
             row.error,
-            f"{run_command(row.protocol, row.model)} --only {_selection(row)} --retry-failed",
+            f"{places.run(row.protocol, row.model)} --only {_selection(row)} --retry-failed",
         )
         for row in board.failed
     ]
 
 
-def run_command(protocol: str, model: str) -> str:
-    """Return the command that runs the cells of a model, as far as grids are shipped for it."""
-    grid = "peers" if protocol == "table2" and model not in MODELS else protocol
-    return f"tsattn bench run --grid configs/bench/{grid}.yaml"
-
-
 def _selection(row: Row) -> str:
     chosen = {"model": row.model, "dataset": row.dataset, "activation": row.value_activation}
+    chosen["seed"] = str(row.seed)
     return ",".join(f"{name}={value}" for name, value in chosen.items() if value)

@@ -1,8 +1,17 @@
 """The table in the layout of the paper, and how its claims stand."""
 
+from collections.abc import Mapping
+
 from tsattn.bench.leaderboard.cells import Board, Cell, Ranking, rank
 from tsattn.bench.leaderboard.claims import Verdict, any_beats, compare_with, is_best
-from tsattn.bench.leaderboard.published import ACTIVATIONS, DATASETS, MODELS, table2_mse
+from tsattn.bench.leaderboard.published import (
+    ACTIVATIONS,
+    DATASETS,
+    MODELS,
+    REPEATED,
+    horizon_of,
+    table2_mse,
+)
 from tsattn.bench.leaderboard.tables import (
     Item,
     Table,
@@ -63,6 +72,21 @@ def difference(cell: Cell, paper: float | None, column: str = "test_mse") -> Ite
     return signed(None if mean is None or paper is None else mean - paper)
 
 
+def papers(cells: Mapping[str, Cell]) -> dict[str, float | None]:
+    """Return the paper's figures for the cells of a model and dataset that repeat its table.
+
+    Runs of a protocol of one's own, or with another horizon, have none: they forecast something
+    else.
+    """
+    return {
+        name: table2_mse(cell.model, name, cell.dataset)
+        if cell.protocol in REPEATED
+        and all(row.horizon == horizon_of(cell.dataset) for row in cell.rows)
+        else None
+        for name, cell in cells.items()
+    }
+
+
 def standing(board: Board) -> Table | None:
     """Return how the claims stand, a line for every model and dataset with an identity run."""
     rows: list[list[Item]] = []
@@ -72,7 +96,7 @@ def standing(board: Board) -> Table | None:
             if not cells["identity"].rows or len(_started(cells)) < 2:
                 continue
             ranking = rank(cells)
-            published = {name: table2_mse(model, name, dataset) for name in ACTIVATIONS}
+            published = papers(cells)
             to_identity = compare_with("identity", cells, published)
             tanh = next((c for c in to_identity if c.activation == "tanh"), None)
             others = len(ACTIVATIONS) - 1

@@ -11,6 +11,9 @@ ACTIVATIONS = ("identity", "gelu", "relu", "sigmoid", "silu", "tanh")
 """Table 2 in its own order; its "Linear" is identity."""
 
 TABLE2 = "table2"
+REPEATED = (TABLE2, "table2_b")
+"""Protocols whose runs repeat cells of Table 2."""
+
 SOURCES = {
     TABLE2: "Table 2 of the active-attention paper, mean of five runs",
     "patchtst_paper": "the PatchTST paper, 42 patches",
@@ -54,6 +57,11 @@ def quoted() -> tuple[Quoted, ...]:
         )
         for line in csv.DictReader(text.splitlines())
     )
+
+
+def horizon_of(dataset: str) -> int:
+    """Return the horizon of Table 2 on a dataset."""
+    return 36 if dataset == "illness" else 192
 
 
 def table2_mse(model: str, activation: str, dataset: str) -> float | None:

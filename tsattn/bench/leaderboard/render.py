@@ -14,9 +14,11 @@ from tsattn.bench.leaderboard.cells import Board, Cell, read_board
 from tsattn.bench.leaderboard.facts import Facts, facts
 from tsattn.bench.leaderboard.failures import Failed, failures
 from tsattn.bench.leaderboard.forecast_plots import ForecastPlot, forecast_plots
-from tsattn.bench.leaderboard.overview import overview, standing
+from tsattn.bench.leaderboard.overview import overview, papers, standing
+from tsattn.bench.leaderboard.places import Places
 from tsattn.bench.leaderboard.plots import DotPlot, differences_plot, scores_plot
-from tsattn.bench.leaderboard.published import SOURCES, TABLE2, table2_mse
+from tsattn.bench.leaderboard.published import SOURCES, TABLE2
+from tsattn.bench.leaderboard.scored import scored
 from tsattn.bench.leaderboard.sections import Network, Section, read_reasons, sections
 from tsattn.bench.leaderboard.tables import FLOORS, Table
 
@@ -35,24 +37,30 @@ class Content:
     left_out: int
     facts: Facts
     board: Board
+    places: Places
     forecasts: dict[str, list[ForecastPlot]]
 
 
-def content_of(results: Path) -> Content:
+def content_of(results: Path, places: Places | None = None) -> Content:
     """Read a folder of results.
+
+    Args:
+        results: the folder.
+        places: what links and commands call it, and where the leaderboard goes.
 
     Raises:
         DataError: no such folder, or a damaged file, by name and line.
     """
-    board = read_board(results)
+    board, places = read_board(results), places or Places()
     return Content(
         overview=overview(board),
         standing=standing(board),
-        sections=sections(board, read_reasons(results)),
-        failed=failures(board),
+        sections=sections(board, read_reasons(results), places),
+        failed=failures(board, places),
         left_out=len(board.left_out),
         facts=facts(board),
         board=board,
+        places=places,
         forecasts=forecast_plots(results),
     )
 
@@ -101,15 +109,16 @@ def _plots(content: Content, section: Section, network: Network) -> list[DotPlot
     """Return the dot plots of a model on a dataset."""
     if not any(cell.rows for cell in network.cells.values()):
         return []
-    models = {cell.model for cell in network.cells.values()}
-    papers = {
-        name: table2_mse(model, name, section.dataset) for model in models for name in network.cells
+    trained = next(cell.rows[0] for cell in network.cells.values() if cell.rows)
+    others = {
+        cell.model: cell
+        for cell in content.board.others(section.dataset)
+        if cell.rows and scored(cell.rows[0]) == scored(trained)
     }
-    others = {c.model: c for c in content.board.others(section.dataset) if c.protocol == "table2"}
     lines = {model: _mean(others[model]) for model in (*FLOORS, "dlinear") if model in others}
     shown = {model: mean for model, mean in lines.items() if mean is not None}
     title = f"{network.title} on {section.title}"
-    plots = [scores_plot(title, network.cells, papers, shown)]
+    plots = [scores_plot(title, network.cells, papers(network.cells), shown)]
     differences = differences_plot(f"{title}: paired differences", network.comparisons)
     return plots + ([differences] if differences else [])
 

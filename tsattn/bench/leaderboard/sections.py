@@ -9,16 +9,9 @@ import yaml
 
 from tsattn.bench.leaderboard.cells import Board, Cell, rank
 from tsattn.bench.leaderboard.claims import Comparison, compare_with
-from tsattn.bench.leaderboard.failures import run_command
-from tsattn.bench.leaderboard.overview import difference, ours
-from tsattn.bench.leaderboard.published import (
-    ACTIVATIONS,
-    DATASETS,
-    MODELS,
-    SOURCES,
-    quoted,
-    table2_mse,
-)
+from tsattn.bench.leaderboard.overview import difference, ours, papers
+from tsattn.bench.leaderboard.places import Places
+from tsattn.bench.leaderboard.published import DATASETS, MODELS, SOURCES, quoted
 from tsattn.bench.leaderboard.scored import scored
 from tsattn.bench.leaderboard.sentences import beaten_by_floor, ranked, sentence
 from tsattn.bench.leaderboard.tables import (
@@ -100,7 +93,7 @@ class Section:
     missing: tuple[Missing, ...]
 
 
-def sections(board: Board, reasons: Sequence[Mapping[str, str]]) -> list[Section]:
+def sections(board: Board, reasons: Sequence[Mapping[str, str]], places: Places) -> list[Section]:
     """Return a section for every dataset of Table 2, and for others that have rows."""
     return [
         Section(
@@ -113,7 +106,7 @@ def sections(board: Board, reasons: Sequence[Mapping[str, str]]) -> list[Section
             ),
             beside=_beside(board.others(dataset)),
             quoted=_quoted(dataset),
-            missing=tuple(_missing(board, dataset, reasons)),
+            missing=tuple(_missing(board, dataset, reasons, places)),
         )
         for dataset in board.datasets()
     ]
@@ -143,7 +136,7 @@ def read_reasons(results: Path) -> list[dict[str, str]]:
 
 def _network(board: Board, protocol: str, model: str, dataset: str) -> Network:
     cells = board.row_of_cells(protocol, model, dataset)
-    published = {name: table2_mse(model, name, dataset) for name in ACTIVATIONS}
+    published = papers(cells)
     comparisons = compare_with("identity", cells, published)
     return Network(
         title=network_label(protocol, model),
@@ -236,7 +229,9 @@ def wanted(dataset: str) -> list[tuple[str, str]]:
     return [("table2", model) for model in MODELS] + again
 
 
-def _missing(board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]) -> list[Missing]:
+def _missing(
+    board: Board, dataset: str, reasons: Sequence[Mapping[str, str]], places: Places
+) -> list[Missing]:
     if dataset not in DATASETS:
         return []
     info = next((i for i in CATALOG.values() if i.name.casefold() == dataset), None)
@@ -248,13 +243,13 @@ def _missing(board: Board, dataset: str, reasons: Sequence[Mapping[str, str]]) -
         if empty:
             names = "all activations" if len(empty) == len(cells) else ", ".join(empty)
             what = f"{network_label(protocol, model)}: {names}"
-            command = f"{run_command(protocol, model)} --only dataset={dataset},model={model}"
+            command = f"{places.run(protocol, model)} --only dataset={dataset},model={model}"
             found.append(Missing(what, _reason(reasons, dataset, model), (*fetch, command)))
     there = {cell.model for cell in board.others(dataset)}
     absent = [model for model in OTHERS if model not in there]
     if absent:
         what = "Beside them: " + ", ".join(label(model) for model in absent)
-        command = f"{run_command('table2', absent[0])} --only dataset={dataset}"
+        command = f"{places.run('table2', absent[0])} --only dataset={dataset}"
         found.append(Missing(what, _reason(reasons, dataset, ""), (*fetch, command)))
     return found
 
