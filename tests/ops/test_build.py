@@ -1,5 +1,6 @@
 """Building the kernels, with one tiny source in their place: every build here takes a second."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,47 @@ def test_a_broken_library_is_built_again(sources: Path) -> None:
     library.write_bytes(b"half a library")
     assert build.is_ready()
     assert library.stat().st_size > 1000
+
+
+@needs_compiler
+def test_a_library_in_a_folder_that_cannot_be_written_is_used(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.build_all()
+
+    def read_only(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(build, "_locked", read_only)
+    monkeypatch.setattr(build._State, "loaded", False)
+    assert build.is_ready()
+
+
+def test_a_library_that_cannot_be_loaded_is_a_failed_build_and_a_full_disk_is_none(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_obstacle", lambda: "")
+    causes = iter([OSError(errno.ENOSPC, "No space left"), OSError("GLIBCXX_3.4.32 not found")])
+
+    def fail(_: Path) -> None:
+        raise next(causes)
+
+    monkeypatch.setattr(build, "_compile", fail)
+    with pytest.raises(KernelBuildError, match=r"cannot be kept in .*No space left"):
+        build.ensure()
+    assert not build._failure_note().exists()
+    with pytest.raises(KernelBuildError, match=r"did not build:\nGLIBCXX"):
+        build.ensure()
+    with pytest.raises(KernelBuildError, match="doctor --build"):
+        build.ensure()  # and is not tried again
+
+
+def test_plain_torch_is_a_matter_of_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build._State, "loaded", True)
+    with build.plain_torch(), ThreadPoolExecutor(1) as others:
+        assert not build.is_ready()
+        assert others.submit(build.is_ready).result()
+    assert build.is_ready()
 
 
 @needs_compiler

@@ -155,7 +155,7 @@ def test_torch_compile_takes_a_chain_of_layers_without_a_graph_break() -> None:
 def test_derivatives_of_derivatives_are_refused_with_what_to_do() -> None:
     projection = torch.randn(BATCH, 5, 24, requires_grad=True)
     output = self_attention([projection], num_heads=HEADS).output
-    with pytest.raises(RuntimeError, match='use impl="reference"'):
+    with pytest.raises(RuntimeError, match='by impl="reference"'):
         torch.autograd.grad(output.sum(), projection, create_graph=True)
 
 

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tests.training.tiny import BATCH, CONTEXT, HORIZON, STEPS
+from tsattn.errors import ConfigError
 from tsattn.models import DLinear
 from tsattn.training import EpochDecay, ForecastData, ForecastTask, OneCycle, Schedule
 from tsattn.training.schedules import Place
@@ -150,3 +151,10 @@ def test_batches_of_one_accumulated_gradient_count_as_one_step() -> None:
 
 def test_rate_is_constant_without_a_schedule() -> None:
     assert set(optimizer_log(None, 1).seen) == {(0.01, 0.9)}
+
+
+def test_time_alone_may_end_a_training_that_needs_no_length() -> None:
+    briefly = {"max_time": {"milliseconds": 200}}
+    assert optimizer_log(TYPE3, -1, **briefly).seen
+    with pytest.raises(ConfigError, match=r"OneCycle goes by the length.*max_epochs or max_steps"):
+        optimizer_log(OneCycle(0.4), -1, **briefly)

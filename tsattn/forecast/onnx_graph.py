@@ -122,7 +122,7 @@ def write_onnx(path: Path, network: ForecastNetwork, trained: Trained) -> Signat
     network = copy.deepcopy(network).eval()
     whole = InOriginalUnits(_traceable(network), trained).eval()
     drawn = _draw(network, trained, 2)
-    with _quietly(), build.withheld(), torch.no_grad():
+    with _quietly(), build.plain_torch(), torch.no_grad():
         try:
             outputs = ["forecast", "quantiles"][: len(whole(**drawn))]
             batch = torch.export.Dim("batch")

@@ -2,6 +2,7 @@
 
 from tsattn.ops.activations import VALUE_ACTIVATIONS, ValueActivation
 from tsattn.ops.attention import active_attention, self_attention
+from tsattn.ops.build import plain_torch
 from tsattn.ops.dropout import add_dropout, dropout, gelu_dropout
 from tsattn.ops.encoder import LayerWeights, encode, encodes_at_once
 from tsattn.ops.experts import expert_feedforward
@@ -32,6 +33,7 @@ __all__ = [
     "largest",
     "linear",
     "low_rank_logits",
+    "plain_torch",
     "self_attention",
     "softmax_rows",
     "sort_slots",

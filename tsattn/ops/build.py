@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +86,9 @@ class Status(NamedTuple):
 class _State:
     loaded = False
     failure = ""
-    withheld = False
+
+
+_withheld = ContextVar("withheld", default=False)  # in this thread, or this task
 
 
 def status() -> Status:
@@ -130,7 +133,7 @@ def is_ready() -> bool:
     What ``impl="auto"`` asks. It never raises: a build that fails is reported as one warning, and
     again only after `build_all`.
     """
-    if _State.withheld:
+    if _withheld.get():
         return False
     if _State.loaded:
         return True
@@ -150,13 +153,23 @@ def is_ready() -> bool:
 
 
 @contextmanager
-def withheld() -> Generator[None, None, None]:
-    """Let `is_ready` say no, so that ``impl="auto"`` computes in plain torch; for tracing."""
-    before, _State.withheld = _State.withheld, True
+def plain_torch() -> Generator[None, None, None]:
+    """Compute without the compiled CPU kernels, in this thread, until the block ends.
+
+    For what they cannot do: derivatives of derivatives, ``torch.func``, tracing. Attention then
+    takes torch's own operation; ``impl="reference"`` takes single ones that have all derivatives.
+
+    Example:
+        >>> import torch, tsattn.ops
+        >>> x, weight = (torch.randn(4, 4, requires_grad=True) for _ in range(2))
+        >>> with tsattn.ops.plain_torch():
+        ...     y = tsattn.ops.linear(x, weight, torch.zeros(4))
+    """
+    token = _withheld.set(True)
     try:
         yield
     finally:
-        _State.withheld = before
+        _withheld.reset(token)
 
 
 def build_all() -> Path:
@@ -173,10 +186,13 @@ def build_all() -> Path:
 
 def _load_or_build() -> None:
     library = _library()
+    if library.exists() and _load(library):  # also where nothing can be written
+        return
     library.parent.mkdir(parents=True, exist_ok=True)
     with _locked(library.with_suffix(".lock")):
         if library.exists() and _load(library):
             return
+        library.unlink(missing_ok=True)
         for stale in library.parent.glob(f"{library.stem}.build-*"):
             shutil.rmtree(stale, ignore_errors=True)
         _build(library)
@@ -186,7 +202,6 @@ def _load(library: Path) -> bool:
     try:
         torch.ops.load_library(library)
     except OSError:
-        library.unlink(missing_ok=True)
         return False
     _State.loaded = True
     return True
@@ -198,13 +213,16 @@ def _build(library: Path) -> None:
     _logger.warning("building the CPU kernels for this machine, once; this takes a minute or more")
     here = Path(tempfile.mkdtemp(prefix=f"{library.stem}.build-", dir=library.parent))
     try:
-        _compile(here)
+        try:
+            _compile(here)
+        except (RuntimeError, OSError) as error:
+            if getattr(error, "errno", None) is not None:  # of the disk, and not of the library
+                raise
+            _State.failure = _last_words(str(error))
+            _failure_note().write_text(_State.failure, encoding="utf-8")
+            raise KernelBuildError(f"the CPU kernels did not build:\n{error}") from error
         next(here.glob("*.so")).replace(library)
         _State.loaded = True
-    except RuntimeError as error:
-        _State.failure = _last_words(str(error))
-        _failure_note().write_text(_State.failure, encoding="utf-8")
-        raise KernelBuildError(f"the CPU kernels did not build:\n{error}") from error
     finally:
         shutil.rmtree(here, ignore_errors=True)
 

@@ -11,7 +11,7 @@ def connect(address: str | None, processors: int) -> None:
     """Join the Ray cluster at an address, or begin one here; Ctrl-C and SIGTERM stay ours.
 
     Args:
-        address: of a cluster; None begins one on this machine.
+        address: of a cluster; None begins one on this machine, beside any that runs there.
         processors: how many a cluster that is begun here may use.
 
     Raises:
@@ -23,7 +23,9 @@ def connect(address: str | None, processors: int) -> None:
     try:
         with handlers_kept():
             if address is None:
-                ray.init(num_cpus=processors, include_dashboard=False, **quiet)
+                # "local": no address would join a cluster that runs here, where there is one
+                here = {"address": "local", "include_dashboard": False}
+                ray.init(num_cpus=processors, **here, **quiet)
             else:
                 ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:

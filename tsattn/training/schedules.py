@@ -11,6 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from tsattn.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -19,12 +21,13 @@ class Place:
     Attributes:
         epoch: epoch, from 1.
         step: optimiser step since the start, from 0.
-        total_steps: optimiser steps of the whole training, early stopping aside.
+        total_steps: optimiser steps of the whole training, early stopping aside; None where only
+            time ends it.
     """
 
     epoch: int
     step: int
-    total_steps: int
+    total_steps: int | None
 
 
 class Schedule(ABC):
@@ -133,6 +136,11 @@ class OneCycle(Schedule):
         return self._between(place, self.beta1_high, self.beta1_low, self.beta1_high)
 
     def _between(self, place: Place, start: float, peak: float, end: float) -> float:
+        if place.total_steps is None:
+            raise ConfigError(
+                f"{type(self).__name__} goes by the length of the training, which time alone ends "
+                "here; give the trainer max_epochs or max_steps too"
+            )
         last = max(place.total_steps - 1, 1)
         summit = self.warmup * place.total_steps - 1
         if place.step <= summit:

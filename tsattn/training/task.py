@@ -1,5 +1,6 @@
 """Training a forecaster: the LightningModule."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from tsattn.errors import ConfigError, NonFiniteLossError
 from tsattn.metrics import QuantileErrors, WindowErrors
 from tsattn.models import Forecast, ForecastNetwork
 from tsattn.nn.auxiliary import loss_weights
-from tsattn.nn.moe import plan_competitions
+from tsattn.nn.moe import CompetitionSchedule, plan_competitions
 from tsattn.nn.quantiles import central_pairs
 from tsattn.nn.stepping import after_step
 from tsattn.tensors import CovariateSizes
@@ -32,6 +33,12 @@ from tsattn.training.losses import LossName, make_loss, quantile_loss
 from tsattn.training.schedules import EpochDecay, Place, Schedule
 
 OptimizerName = Literal["adam", "adamw"]
+
+
+def total_steps(trainer: L.Trainer) -> int | None:
+    """Return the optimiser steps of a whole training; None where only time ends it."""
+    total = trainer.estimated_stepping_batches
+    return None if math.isinf(total) else int(total)
 
 
 class ForecastTask(L.LightningModule):
@@ -188,10 +195,20 @@ class ForecastTask(L.LightningModule):
             self.require_covariates(self._data)
 
     def on_train_start(self) -> None:
-        """Plan the competitions of the training, or go on with the plan of a resumed one."""
+        """Plan the competitions of the training, or go on with the plan of a resumed one.
+
+        Raises:
+            ConfigError: there are competitions to plan, and only time ends the training.
+        """
+        total = self._total_steps
+        if total is None and any(isinstance(m, CompetitionSchedule) for m in self.modules()):
+            raise ConfigError(
+                "competitions of experts are planned over the whole training, which time alone "
+                "ends here; give the trainer max_epochs or max_steps too"
+            )
         plan_competitions(
             self.network,
-            self._total_steps,
+            total or 0,
             run_seed() or 0,
             resume=self.trainer.global_step > 0,
         )
@@ -283,8 +300,8 @@ class ForecastTask(L.LightningModule):
         require_same_network(checkpoint, self.network, Path(self.trainer.ckpt_path or "checkpoint"))
 
     @property
-    def _total_steps(self) -> int:
-        return int(self.trainer.estimated_stepping_batches)
+    def _total_steps(self) -> int | None:
+        return total_steps(self.trainer)
 
     @property
     def _data(self) -> ForecastData | None:

@@ -130,7 +130,8 @@ def _narrow(x, DTYPE: tl.constexpr):
 def _at(tensor, head, num_heads, rows, cols):
     """Return the addresses of a tile."""
     s = tensor.strides
-    start = tensor.data + (head // num_heads).to(tl.int64) * s[0] + (head % num_heads) * s[1]
+    batch, place = (head // num_heads).to(tl.int64), (head % num_heads).to(tl.int64)
+    start = tensor.data + batch * s[0] + place * s[1]
     return (start + rows.to(tl.int64) * s[2])[:, None] + (cols.to(tl.int64) * s[3])[None, :]
 
 

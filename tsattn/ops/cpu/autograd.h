@@ -22,7 +22,8 @@ inline void require_first_derivative() {
   TORCH_CHECK(
       !at::GradMode::is_enabled(),
       "the compiled kernels of tsattn have first derivatives only; for derivatives of derivatives "
-      "(create_graph=True) use impl=\"reference\"");
+      "(create_graph=True) compute in `with tsattn.ops.plain_torch():`, attention by "
+      "impl=\"reference\"");
 }
 
 inline OptionalTensor optional(const Tensor& x) {
