@@ -48,8 +48,8 @@ def draw_outlook(path: Path, outlook: Outlook, file_format: str = "png") -> None
         levels = sorted(outlook.bands, reverse=True)
         for level, color in zip(levels, _shades(len(levels)), strict=True):
             band = outlook.bands[level]
-            ends = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
-            axis.fill_between(unseen, *ends, color=color, linewidth=0, label=f"{level:g} %")
+            low, high = (end[0, :, place].numpy() for end in (band.lower_WHK, band.upper_WHK))
+            axis.fill_between(unseen, low, high, color=color, linewidth=0, label=f"{level:g} %")
         axis.plot(unseen, outlook.mean_KH[place], color=FORECAST, linewidth=1.3, label="forecast")
         axis.axvline(unseen[0], color="#999999", linewidth=0.7, linestyle=":")
         title(axis, history.names[place])

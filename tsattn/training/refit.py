@@ -164,7 +164,8 @@ class RefitCLI(TrainingCLI):
 
     def _result(self, refitted: Mapping[str, Any]) -> dict[str, Any]:
         data, panel = self.datamodule, self.datamodule.prepared.panel
-        validated = self.validated.result | {
+        validated = {
+            **self.validated.result,
             "best_epoch": refitted["epochs"],
             "dataset": refitted["validated_data"],
         }

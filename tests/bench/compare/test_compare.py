@@ -13,7 +13,7 @@ from scipy import stats
 from tests.bench.trained import SEEDS, Trained
 from tests.training.tiny import RECIPE, fit
 from tsattn.bench.compare.differences import Pairing, compare_sides
-from tsattn.bench.compare.errors import errors_of
+from tsattn.bench.compare.errors import ErrorsOfRun, errors_of
 from tsattn.bench.compare.sides import Scored
 from tsattn.bench.opened import open_kept, open_run
 from tsattn.cli import main
@@ -89,7 +89,9 @@ def test_sets_are_paired_by_seed_with_students_t(
 
 
 def test_means_are_of_the_seeds_that_all_sides_have(trained: Trained) -> None:
-    found = {seed: errors_of(open_run(trained.run("tanh", seed))) for seed in SEEDS}
+    found: dict[int | None, ErrorsOfRun] = {
+        seed: errors_of(open_run(trained.run("tanh", seed))) for seed in SEEDS
+    }
     many = Scored("many", {**found, 9: found[7]})
     few = Scored("few", dict(found))
     pairing = Pairing("seeds", SEEDS, None, 0, ())
