@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -15,9 +16,12 @@ Script = Callable[[dict[str, str], Job], Sequence[float | str]]
 class FakeEngine:
     """Reports one epoch of every job in turn."""
 
-    def __init__(self, script: Script, workers: int = 1) -> None:
+    def __init__(
+        self, script: Script, workers: int = 1, data: Callable[[int], str | None] = lambda _: None
+    ) -> None:
         self.script = script
         self.workers = workers
+        self.data = data
         self.jobs: list[Job] = []
         self.stopped: dict[int, int] = {}
         self.closed = False
@@ -40,12 +44,15 @@ class FakeEngine:
             said = str(left[0]) if left else ""
             if said == "dies":
                 return Died(number, "its process was ended by SIGKILL")
-            return Ended(number, Outcome("failed" if said else "done", said, config(number), 1.0))
+            return self._end(number, "failed" if said else "done", said)
         if number in self.stopped:
             del self._left[number]
-            return Ended(number, Outcome("stopped", "", config(number), 1.0))
+            return self._end(number, "stopped", "")
         self._done[number] += 1
         return Reported(number, self._done[number], float(left.pop(0)))
+
+    def _end(self, number: int, status: Literal["done", "stopped", "failed"], said: str) -> Ended:
+        return Ended(number, Outcome(status, said, config(number), 1.0, self.data(number)))
 
     def answer(self, number: int, *, stop: bool) -> None:
         if stop:

@@ -1,19 +1,22 @@
 """Worker processes: what comes back from them, and what happens when somebody is killed."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.tune.engine import Died, Ended, Event, Reported
 from tsattn.tune.job import Job
-from tsattn.tune.local import LocalEngine
+from tsattn.tune.local import LocalEngine, _cause, _Worker
 
 SHORT = ("--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2")
 
@@ -45,6 +48,7 @@ def test_workers_report_stop_fail_and_die(
     done = next_of(engine, 0)
     assert isinstance(done, Ended)
     assert (done.outcome.status, done.outcome.error) == ("done", "")
+    assert done.outcome.data == "illness"
     assert "max_epochs: 3" in done.outcome.config
     assert done.outcome.config.startswith("# made from: ")
     (worker,) = engine._pool
@@ -73,6 +77,31 @@ def test_workers_report_stop_fail_and_die(
     os.kill(engine.processes()[3], signal.SIGKILL)
     died = next_of(engine, 3)
     assert died == Died(3, "its process was ended by SIGKILL, out of memory?")
+
+
+class OfAnotherKind:
+    """A connection as other systems have it: no `Connection`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.fileno = connection.fileno
+        self.recv = connection.recv
+
+
+def test_events_of_connections_of_any_kind_arrive() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    engine = LocalEngine(1, 1)
+    worker: Any = _Worker(multiprocessing.get_context("spawn").Process(), ours, ours, 3)
+    worker.connection = OfAnotherKind(ours)
+    engine._pool.append(worker)
+    theirs.send((1, 0.5))
+    assert engine.events(5.0) == [Reported(3, 1, 0.5)]
+
+
+def test_cause_of_death_is_said_where_there_is_no_sigkill(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _cause(-9) == "its process was ended by SIGKILL, out of memory?"
+    monkeypatch.delattr(signal, "SIGKILL")
+    assert _cause(-15) == "its process was ended by SIGTERM"
+    assert _cause(3) == "its process ended with status 3"
 
 
 def test_threads_of_a_worker_are_those_that_were_asked_for(

@@ -1,8 +1,10 @@
 """The loop of a study, on trials that are written down instead of trained."""
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from optuna import Study
 from optuna.trial import TrialState
 
 from tests.tune.fake import FakeEngine, Script, overrides, write_space
-from tsattn.errors import ConfigError
+from tsattn.errors import ConfigError, DataError
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.tune import claims
 from tsattn.tune.claims import proposals, retry_failed
+from tsattn.tune.identity import known_data
 from tsattn.tune.job import Job
 from tsattn.tune.sampling import SeededTPE, make_pruner
 from tsattn.tune.search import CONFIG, ERROR, SameFailureError, Search
@@ -30,13 +33,16 @@ def space(tmp_path: Path, recipe: ParsedRecipe) -> Space:
     return read_space(write_space(tmp_path), recipe)
 
 
-def search(study: Study, space: Space, engine: FakeEngine, trials: int, seed: int = 7) -> list[str]:
+def search(
+    study: Study, space: Space, engine: FakeEngine, trials: int, seed: int = 7,
+    folder: Path | None = None,
+) -> list[str]:  # fmt: skip
     """Run a study and return what was said."""
     said: list[str] = []
     study.sampler = SeededTPE(0, study)
     Search(
         study, engine, "recipe", propose=space.suggest, words=space.overrides, seed=seed,
-        folder=None, say=said.append,
+        folder=folder, say=said.append,
     ).run(trials)  # fmt: skip
     return said
 
@@ -163,6 +169,37 @@ def test_failures_that_are_the_trials_own_do_not_stop_the_study(
     assert states(study) == ["FAIL"] * 6
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ExistsError: {0.folder} holds a run already",
+        "ExistsError: {1}/{0.folder} holds a run already",
+        "the command did not take fit --run_dir {0.folder} {2} (status 2)",
+    ],
+)
+def test_same_error_is_the_same_though_it_names_the_trial(
+    study: Study, space: Space, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = FakeEngine(lambda _, job: [error.format(job, tmp_path, " ".join(job.words))])
+    with pytest.raises(SameFailureError, match=r"the first 3 trials all failed.*0002"):
+        search(study, space, engine, 30, folder=Path("out", "trials"))
+    assert states(study) == ["FAIL"] * 3
+
+
+def test_trial_measured_on_other_data_fails_and_ends_the_search(study: Study, space: Space) -> None:
+    engine = FakeEngine(by_rate, data=lambda number: "sha256 bb" if number == 2 else "sha256 aa")
+    said = r"trial 2 \(.*other data than the study .*sha256 bb instead of sha256 aa.*--retry-failed"
+    with pytest.raises(DataError, match=said):
+        search(study, space, engine, 5)
+    assert states(study) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert "sha256 bb instead" in study.trials[2].user_attrs[ERROR]
+    assert known_data(study) == "sha256 aa"
+    assert retry_failed(study) == 1
+    search(study, space, FakeEngine(by_rate, data=lambda _: "sha256 aa"), 5)
+    assert states(study).count("COMPLETE") == 5
+
+
 def test_workers_that_always_die_stop_the_study_after_three_tries_of_three_trials(
     study: Study, space: Space
 ) -> None:
@@ -279,7 +316,9 @@ def test_trials_of_a_command_that_is_gone_are_tried_again(
     assert "trial 0 was left unfinished: it is tried again" in said
 
 
-def test_trial_is_abandoned_when_its_process_is_gone_from_this_machine(study: Study) -> None:
+def test_trial_is_abandoned_when_its_process_is_gone_from_this_machine(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     trial = study.ask()
@@ -288,10 +327,28 @@ def test_trial_is_abandoned_when_its_process_is_gone_from_this_machine(study: St
     assert claims.is_abandoned(study.trials[0])  # left by an earlier study of this process
     trial.set_user_attr("process", os.getppid())
     assert not claims.is_abandoned(study.trials[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "GRACE_SECONDS", -1.0)
+        assert claims.is_abandoned(study.trials[0])  # the number is another process's by now
     trial.set_user_attr("process", gone.pid)
     assert claims.is_abandoned(study.trials[0])
     trial.set_user_attr("machine", "another")
     assert not claims.is_abandoned(study.trials[0])
+
+
+def test_signature_is_renewed_also_after_the_machine_has_slept(
+    study: Study, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(time.time(), 40.0)  # the monotonic one stands still meanwhile
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    kept: list[float] = []
+
+    def looks(given: dict[str, str], job: Job) -> Sequence[float | str]:
+        kept.append(study.trials[0].user_attrs["signed"])
+        return [1.0] * 3
+
+    search(study, space, FakeEngine(looks), 2)
+    assert kept[1] - kept[0] >= 3 * 40
 
 
 def test_trial_given_up_by_another_command_is_dropped_quietly(study: Study, space: Space) -> None:

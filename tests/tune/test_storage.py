@@ -12,9 +12,10 @@ import yaml
 from tests.tune.fake import write_space
 from tsattn.errors import ConfigError, StorageError
 from tsattn.training.parsed import ParsedRecipe
+from tsattn.tune.identity import Identity
 from tsattn.tune.sampling import make_pruner
 from tsattn.tune.space import read_space
-from tsattn.tune.storage import open_study, quiet, shown
+from tsattn.tune.storage import has_trials, open_study, quiet, shown
 
 
 @pytest.fixture
@@ -22,8 +23,10 @@ def space(tmp_path: Path, recipe: ParsedRecipe) -> dict[str, Any]:
     return read_space(write_space(tmp_path), recipe).describe()
 
 
-def begin(url: str, space: dict[str, Any], recipe: str, name: str = "mine") -> optuna.Study:
-    return open_study(url, name, space, recipe, pruner=make_pruner("none", 1))
+def begin(
+    url: str, space: dict[str, Any], recipe: str, name: str = "mine", data: str | None = None
+) -> optuna.Study:
+    return open_study(url, name, Identity(space, recipe, data), pruner=make_pruner("none", 1))
 
 
 @pytest.fixture(params=["sqlite:///{}/study.db", "journal:///{}/study.log"])
@@ -77,6 +80,31 @@ def test_changed_recipe_is_refused_but_not_another_machine(
     settings["trainer"]["max_epochs"] = 5
     with pytest.raises(ConfigError, match=r"trainer\.max_epochs 5 instead of 4"):
         begin(url, space, yaml.safe_dump(settings))
+
+
+def test_other_data_are_refused_and_the_same_data_at_another_path_are_not(
+    url: str, space: dict[str, Any], recipe: ParsedRecipe
+) -> None:
+    begin(url, space, recipe.text, data="sha256 aa")
+    settings = recipe.settings
+    settings["data"]["dataset"] = "/elsewhere/own.csv"
+    elsewhere = yaml.safe_dump(settings)
+    begin(url, space, elsewhere, data="sha256 aa")
+    said = r"on other data: sha256 bb instead of sha256 aa\. Nothing was changed.*another --study"
+    with pytest.raises(ConfigError, match=said):
+        begin(url, space, recipe.text, data="sha256 bb")
+    begin(url, space, recipe.text)  # what is not known is not compared
+    with pytest.raises(ConfigError, match=r"another recipe: data\.dataset '/elsewhere/own.csv'"):
+        begin(url, space, elsewhere)
+
+
+def test_study_begun_without_its_data_takes_those_of_who_knows_them(
+    url: str, space: dict[str, Any], recipe: ParsedRecipe
+) -> None:
+    begin(url, space, recipe.text)
+    begin(url, space, recipe.text, data="sha256 aa")
+    with pytest.raises(ConfigError, match="on other data"):
+        begin(url, space, recipe.text, data="sha256 bb")
 
 
 def test_study_of_another_program_is_left_alone(
@@ -155,6 +183,18 @@ def test_damaged_journal_is_an_error_in_words(
 def test_storage_that_is_no_address_is_refused(space: dict[str, Any], recipe: ParsedRecipe) -> None:
     with pytest.raises(ConfigError, match=r"is no address; expected for example sqlite:///"):
         begin("study.db", space, recipe.text)
+
+
+def test_looking_for_trials_begins_nothing(
+    url: str, tmp_path: Path, space: dict[str, Any], recipe: ParsedRecipe
+) -> None:
+    assert not has_trials(url, "mine")
+    assert list(tmp_path.glob("study.*")) == []
+    study = begin(url, space, recipe.text)
+    assert not has_trials(url, "mine")
+    study.ask()
+    assert has_trials(url, "mine")
+    assert not has_trials(url, "other")
 
 
 def test_password_is_not_shown() -> None:

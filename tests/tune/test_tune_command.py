@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tsattn.cli import main
 from tsattn.training.command import TrainingCLI
 from tsattn.training.folder import RunFolder
 from tsattn.training.task import ForecastTask
-from tsattn.tune import command
+from tsattn.tune import command, repeats
 from tsattn.tune.engine import Ended, Event, Reported
 from tsattn.tune.job import Job, train
 from tsattn.tune.sampling import MedianPruner
@@ -170,13 +171,16 @@ def test_study_whose_trials_all_fail_says_why(
     assert not (tmp_path / "out" / "best.yaml").exists()
 
 
-def test_failures_of_one_cause_end_early_and_are_trained_again_when_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def play(script: Script) -> None:
-        monkeypatch.setattr(command, "LocalEngine", lambda *_: FakeEngine(script))
-
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    """Let trials do what a script says, and write no report."""
     monkeypatch.setitem(sys.modules, "plotly.io", None)
+    return lambda script: monkeypatch.setattr(command, "LocalEngine", lambda *_: FakeEngine(script))
+
+
+def test_failures_of_one_cause_end_early_and_are_trained_again_when_asked_for(
+    tmp_path: Path, play: Callable[[Script], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     typed = words(tmp_path, "--trials", 4)
     play(lambda given, job: ["KernelBuildError: no compiler"])
     assert main(typed) == 1
@@ -188,6 +192,99 @@ def test_failures_of_one_cause_end_early_and_are_trained_again_when_asked_for(
     found = summary(tmp_path)
     assert (found["trials"]["complete"], found["trials"]["fail"]) == (4, 3)
     assert {failed["reason"] for failed in found["failed"]} == {"KernelBuildError: no compiler"}
+
+
+def write_walk(file: str, rows: int) -> str:
+    """Write hourly data whose rows do not depend on how many there are."""
+    values = np.random.default_rng(0).normal(size=1000).cumsum().round(3)[:rows]
+    frame = pd.DataFrame({"date": pd.date_range("2020", periods=rows, freq="h"), "x": values})
+    frame.to_csv(file, index=False)
+    return file
+
+
+def test_study_goes_on_with_its_data_at_another_path_and_not_with_more_rows(
+    tmp_path: Path, play: Callable[[Script], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(lambda given, job: [1.0])
+
+    def typed(file: str, trials: int) -> list[str]:
+        return words(tmp_path, "--study", "s", "--data.dataset", file, "--trials", trials)
+
+    assert main(typed(write_walk("own.csv", 400), 1)) == 0
+    assert main(typed(write_walk(str(tmp_path / "elsewhere.csv"), 400), 2)) == 0
+    assert summary(tmp_path)["trials"]["complete"] == 2
+    assert main(typed(write_walk("own.csv", 401), 3)) == 1
+    assert "the study 's' was begun on other data: sha256 " in capsys.readouterr().err
+    assert summary(tmp_path)["trials"]["complete"] == 2
+
+
+def test_runs_of_a_study_whose_storage_is_gone_are_not_written_over(
+    tmp_path: Path, play: Callable[[Script], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(lambda given, job: [1.0])
+    typed = words(tmp_path, "--trials", 1)
+    assert main(typed) == 0
+    (tmp_path / "out" / "trials" / "0000").mkdir(parents=True)
+    (tmp_path / "out" / "study.db").rename("kept.db")
+    assert main(typed) == 1
+    said = r"out holds runs \(trials\) of a study .* that had trials; in .*study\.db it has none"
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "out" / "study.db").exists()
+    (tmp_path / "kept.db").rename(tmp_path / "out" / "study.db")
+    assert main([*typed, "--trials", "2"]) == 0
+    (tmp_path / "out").rename(tmp_path / "moved")  # with its storage
+    assert main([*typed, "--trials", "3", "--out", "moved"]) == 0
+    found = json.loads((tmp_path / "moved" / "summary.json").read_text(encoding="utf-8"))
+    assert found["trials"]["complete"] == 3
+
+
+def test_repeats_that_all_fail_leave_the_earlier_ones_in_the_summary(
+    tmp_path: Path, play: Callable[[Script], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(lambda given, job: [1.0])
+    typed = words(tmp_path, "--trials", 4)
+    assert main([*typed, "--repeat-seeds", "2"]) == 0
+    before = summary(tmp_path)["repeats"]
+    assert len(before) == 2
+    play(lambda given, job: ["KernelBuildError: no compiler"])
+    assert main([*typed, "--repeat-seeds", "5"]) == 1
+    assert "all failed with the same error" in capsys.readouterr().err
+    assert summary(tmp_path)["repeats"] == before
+
+
+def test_repeat_that_another_command_has_queued_is_trained_as_it_says(
+    tmp_path: Path, play: Callable[[Script], None]
+) -> None:
+    name, url = "patchtst-illness-space", f"sqlite:///{tmp_path}/out/study.db"
+    trained: list[str] = []
+
+    def another_finds_better(given: dict[str, str], job: Job) -> list[float | str]:
+        if job.folder is None or job.folder.parent.name != "repeats":
+            return [1.0]
+        if not trained:
+            study, seeds = stored(url, name), stored(url, name + repeats.SUFFIX)
+            assert study
+            assert seeds
+            like = study.trials[0]
+            study.add_trial(
+                optuna.create_trial(
+                    value=0.5,
+                    params=like.params | {"learning_rate": 0.0123},
+                    distributions=like.distributions,
+                    user_attrs=like.user_attrs,
+                )
+            )
+            newer = repeats.Contender(str(like.params["activation"]), study.trials[-1].number)
+            repeats.queue_repeats(seeds, [newer], 1, base=7)
+        trained.append(given["model.learning_rate"])
+        return [1.0]
+
+    play(another_finds_better)
+    assert main(words(tmp_path, "--trials", 2, "--repeat-seeds", 1)) == 0
+    assert trained[-1] == "0.0123"
+    seeds = stored(url, name + repeats.SUFFIX)
+    assert seeds is not None
+    assert {trial.state for trial in seeds.trials} == {TrialState.COMPLETE}
 
 
 @pytest.mark.parametrize(

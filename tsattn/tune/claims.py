@@ -1,8 +1,9 @@
 """Which running trials somebody still works on, and a second try for those that nobody does.
 
 Whoever starts a trial signs it with the machine and the process, and again every half minute. A
-trial is given up where its process is gone from this machine, or where a signature from elsewhere
-is older than five minutes. This works with every storage, a journal included.
+trial is given up where its process is gone from this machine, or where its signature is older than
+five minutes: the number of a process that is gone may be another's by now, and processes of other
+machines are not seen. This works with every storage, a journal included.
 """
 
 import os
@@ -61,7 +62,8 @@ def is_abandoned(trial: FrozenTrial, mine: Collection[int] = ()) -> bool:
     attributes = trial.user_attrs
     if attributes.get(_MACHINE) == machine() and os.name == "posix":
         process = int(attributes.get(_PROCESS, 0))
-        return process == os.getpid() or not _is_alive(process)
+        if process == os.getpid() or not _is_alive(process):
+            return True
     begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return time.time() - max(begun, float(attributes.get(_SIGNED, 0.0))) > GRACE_SECONDS
 

@@ -8,11 +8,11 @@ from typing import Any
 import optuna
 import torch
 from jsonargparse import Namespace
-from rich.console import Console
 
+from tsattn.console import IN_PIPE, open_console
 from tsattn.data import load_panel, split_borders
 from tsattn.data.amounts import counted
-from tsattn.errors import ConfigError, MissingExtraError
+from tsattn.errors import ConfigError, DataError, MissingExtraError
 from tsattn.files import write_atomically
 from tsattn.interrupts import interruptible
 from tsattn.options import CommandParser
@@ -20,9 +20,10 @@ from tsattn.training.datamodule import ForecastData
 from tsattn.training.parsed import ParsedRecipe
 from tsattn.training.result import as_json
 from tsattn.tune import repeats
-from tsattn.tune.claims import retry_failed
+from tsattn.tune.claims import OF, retry_failed
 from tsattn.tune.engine import Engine
-from tsattn.tune.folder import StudyFolder
+from tsattn.tune.folder import REPEATS, TRIALS, StudyFolder
+from tsattn.tune.identity import Identity, data_of, known_data
 from tsattn.tune.local import LocalEngine
 from tsattn.tune.ray_engine import RayEngine
 from tsattn.tune.repeats import Comparison
@@ -30,7 +31,7 @@ from tsattn.tune.report import write_report
 from tsattn.tune.sampling import PRUNERS, SeededTPE, make_pruner
 from tsattn.tune.search import AGAIN, SameFailureError, Search
 from tsattn.tune.space import Space, read_space
-from tsattn.tune.storage import is_begun, open_study, quiet, reaching, shown
+from tsattn.tune.storage import has_trials, is_begun, open_study, quiet, reaching, shown
 from tsattn.tune.summary import best_recipe, show, summarise
 
 _ENGINES = ("local", "ray")
@@ -52,8 +53,9 @@ def tune(words: Sequence[str]) -> int:
 
     Raises:
         ConfigError: an option, a space or a study that cannot work; nothing was changed.
-        DataError: the recipe's data cannot be read here; nothing was changed.
-        ExistsError: the folder belongs to another study.
+        DataError: the recipe's data cannot be read here, and nothing was changed; or a trial was
+            measured on other data than the study.
+        ExistsError: the folder belongs to another study, or holds runs that the storage lacks.
         StorageError: the storage cannot be reached, is locked, or is none.
         SameFailureError: the first trials all failed with the same error.
     """
@@ -69,10 +71,12 @@ def tune(words: Sequence[str]) -> int:
     pruner = make_pruner(given.pruner, recipe.settings["trainer"]["max_epochs"])
     mine = StudyFolder(folder, name, url)
     mine.require_free()
-    if not given.address:  # the nodes of a cluster have their own data
-        _require_data(recipe, space)
+    # the nodes of a cluster have their own data: the trials say which
+    data = None if given.address else _read_data(recipe, space)
+    if not has_trials(url, name):
+        mine.require_no_runs()
     with mine.claimed():
-        study = open_study(url, name, space.describe(), recipe.text, pruner=pruner)
+        study = open_study(url, name, Identity(space.describe(), recipe.text, data), pruner=pruner)
     study.sampler = SeededTPE(given.seed, study)
     with interruptible():
         return _Tuning(given, recipe, space, study, folder, url).run()
@@ -96,7 +100,7 @@ class _Tuning:
         self.url = url
         seed = recipe.settings["seed_everything"]
         self.seed = 2021 if isinstance(seed, bool) else int(seed)
-        self.console = Console() if Console().is_terminal else Console(width=160)
+        self.console = open_console(IN_PIPE)
 
     def run(self) -> int:
         self._say(f"study {self.study.study_name} in {shown(self.url)}; files in {self.folder}")
@@ -105,8 +109,9 @@ class _Tuning:
                 self._search()
                 compared = self._repeat()
             return self._finish(compared)
-        except SameFailureError:
-            self._summarise([])
+        except (SameFailureError, DataError):
+            with reaching(self.url), quiet():
+                self._summarise(self._compared())
             raise
         except KeyboardInterrupt:
             self._say("\ninterrupted; the same command goes on with the study")
@@ -128,7 +133,7 @@ class _Tuning:
             propose=self.space.suggest,
             words=self.space.overrides,
             seed=self.seed,
-            folder=self.folder / "trials",
+            folder=self.folder / TRIALS,
             say=self._say,
         ).run(self.given.trials)
 
@@ -139,18 +144,20 @@ class _Tuning:
     def _repeat(self) -> list[Comparison]:
         """Train the best settings again where that is asked for; earlier repeats count anyway."""
         found = repeats.contenders(self.study, self.space)
+        if found and self.given.repeat_seeds:
+            self._train_again(self._open_repeats(), found)
+        return self._compared()
+
+    def _open_repeats(self) -> optuna.Study:
         name = self.study.study_name + repeats.SUFFIX
-        if not found or not (self.given.repeat_seeds or is_begun(self.url, name)):
+        identity = Identity(self.space.describe(), self.recipe.text, known_data(self.study))
+        return open_study(self.url, name, identity, pruner=make_pruner("none", 1))
+
+    def _compared(self) -> list[Comparison]:
+        """Return what all repeats so far say, whichever command trained them."""
+        if not is_begun(self.url, self.study.study_name + repeats.SUFFIX):
             return []
-        again = open_study(
-            self.url,
-            name,
-            self.space.describe(),
-            self.recipe.text,
-            pruner=make_pruner("none", 1),
-        )
-        if self.given.repeat_seeds:
-            self._train_again(again, found)
+        again = self._open_repeats()
         found = repeats.contenders(self.study, self.space, again)
         return repeats.compare(again, found, repeats.reference_of(found))
 
@@ -160,18 +167,21 @@ class _Tuning:
         each = counted(seeds, "seed")
         self._say(f"the best of each again: {counted(len(found), 'setting')} with {each} each")
         self._retry_failed(again)
-        trials = self.study.get_trials(deepcopy=False)
         Search(
             again,
             self._engine(),
             self.recipe.text,
             propose=repeats.propose,
-            words=lambda values: self.space.overrides(trials[values["of"]].params),
+            words=lambda values: self.space.overrides(self._params(values[OF])),
             seed=self.seed,
-            folder=self.folder / "repeats",
+            folder=self.folder / REPEATS,
             say=self._say,
             called=repeats.called,
         ).run(0)
+
+    def _params(self, number: int) -> dict[str, Any]:
+        """Return the values of a trial, which another command may have found just now."""
+        return self.study.get_trials(deepcopy=False)[number].params
 
     def _summarise(self, compared: Sequence[Comparison]) -> dict[str, Any]:
         summary = summarise(self.study, self.space, compared)
@@ -199,7 +209,7 @@ class _Tuning:
         return 0
 
     def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def _parser() -> CommandParser:
@@ -295,8 +305,10 @@ def _study_name(recipe: ParsedRecipe, space: str) -> str:
     return f"{recipe.network.lower()}-{data}-{Path(space).stem}".lower()
 
 
-def _require_data(recipe: ParsedRecipe, space: Space) -> None:
-    """Read the data once, as every trial will.
+def _read_data(recipe: ParsedRecipe, space: Space) -> str | None:
+    """Read the data once, as every trial will, and return what identifies them.
+
+    None where trials read them in several ways, one of which may fail.
 
     Raises:
         DataError: it is not here, or cannot be read.
@@ -304,11 +316,11 @@ def _require_data(recipe: ParsedRecipe, space: Space) -> None:
     """
     keys = {key for p in space.parameters for bundle in p.settings.values() for key in bundle}
     if any(key.startswith("data.") and key not in _AFTER_READING for key in keys):
-        return  # trials read it in several ways, one of which may fail
+        return None
     data = ForecastData(**recipe.settings["data"])
     panel = load_panel(data.dataset, root=data.root, reading=data.reading)
     if panel.num_series == 1 or "data.context" not in keys:
-        return
+        return data_of(panel)
     rows = [split_borders(n, 0, borders=data.borders).train[1] for n in panel.lengths]
     if space.largest("data.context") > min(rows):
         raise ConfigError(
@@ -316,3 +328,4 @@ def _require_data(recipe: ParsedRecipe, space: Space) -> None:
             "short ones lose windows to a longer context, so that trials could not be compared; "
             "set it for the whole study with --data.context"
         )
+    return data_of(panel)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from tsattn.training.callbacks import MONITOR
 from tsattn.training.command import run
 from tsattn.training.folder import RunFolder
+from tsattn.tune.identity import data_of
 
 Ask = Callable[[int, float], bool]
 """Reports an epoch (from 1) and its validation loss; the answer is whether to stop."""
@@ -46,12 +47,14 @@ class Outcome:
         error: What went wrong.
         config: Text of the recipe as it was run.
         seconds: Wall time.
+        data: What `data_of` says of the data; None where no epoch was reported.
     """
 
     status: Literal["done", "stopped", "failed"]
     error: str
     config: str
     seconds: float
+    data: str | None = None
 
 
 class StoppedError(Exception):
@@ -59,14 +62,21 @@ class StoppedError(Exception):
 
 
 class EpochReports(Callback):
-    """Reports the validation loss after every epoch, and stops when told to."""
+    """Reports the validation loss after every epoch, and stops when told to.
+
+    Attributes:
+        data: What the losses were measured on, once there are any.
+    """
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
+        self.data: str | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report, and leave the training where the answer is to stop."""
         loss = trainer.callback_metrics[MONITOR].item()
+        module: Any = trainer
+        self.data = data_of(module.datamodule.prepared.panel)
         if self.ask(trainer.current_epoch + 1, loss):
             raise StoppedError
 
@@ -78,22 +88,26 @@ def train(job: Job, ask: Ask) -> Outcome:
         job: the trial.
         ask: called after every epoch.
     """
-    started = time.monotonic()
+    started, reports = time.monotonic(), EpochReports(ask)
     with tempfile.TemporaryDirectory(prefix="tsattn-trial-") as scratch:
         recipe = Path(scratch) / "recipe.yaml"
         recipe.write_text(job.recipe, encoding="utf-8")
         folder = RunFolder(job.folder or Path(scratch) / "run")
         words = ["fit", "--config", str(recipe), "--run_dir", str(folder.path), *job.words]
-        status, error = _fit(words, ask)
+        status, error = _fit(words, reports)
         config = folder.config.read_text(encoding="utf-8") if folder.config.is_file() else ""
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     gc.collect()
-    return Outcome(status, error, config, round(time.monotonic() - started, 3))
+    # a path that is another one in every trial, and gone now, says nothing
+    error = error.replace(scratch, "a scratch folder")
+    return Outcome(status, error, config, round(time.monotonic() - started, 3), reports.data)
 
 
-def _fit(words: Sequence[str], ask: Ask) -> tuple[Literal["done", "stopped", "failed"], str]:
+def _fit(
+    words: Sequence[str], reports: EpochReports
+) -> tuple[Literal["done", "stopped", "failed"], str]:
     try:
-        run(words, callbacks=[EpochReports(ask)], score_test=False)
+        run(words, callbacks=[reports], score_test=False)
     except StoppedError:
         return "stopped", ""
     except SystemExit as error:  # what the parser says lies in the log

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 from tsattn.tune.engine import Died, Ended, Event, Reported
 from tsattn.tune.job import Job, Outcome, train
@@ -51,9 +52,8 @@ class LocalEngine:
 
     def events(self, timeout: float) -> Sequence[Event]:
         """Wait for reports, ends and deaths."""
-        busy = {w.connection: w for w in self._pool if w.number is not None}
-        ready = wait(list(busy), timeout)
-        return [self._event(busy[each]) for each in ready if isinstance(each, Connection)]
+        busy: dict[Any, _Worker] = {w.connection: w for w in self._pool if w.number is not None}
+        return [self._event(busy[each]) for each in wait(list(busy), timeout)]
 
     def answer(self, number: int, *, stop: bool) -> None:
         """Answer a report."""
@@ -127,7 +127,8 @@ def _environment(threads: int) -> Iterator[None]:
 def _cause(status: int | None) -> str:
     if status is not None and status < 0:
         name = signal.Signals(-status).name
-        hint = ", out of memory?" if -status == signal.SIGKILL else ""
+        killed = -status == getattr(signal, "SIGKILL", None)  # Windows has none
+        hint = ", out of memory?" if killed else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended with status {status}"
 

@@ -50,7 +50,8 @@ class RayEngine:
                 f"no node of the Ray cluster has {threads} CPUs and {gpus:g} GPUs for a trial; "
                 "give fewer --threads or --gpus"
             )
-        self._mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0).remote()
+        self._mailbox = self._open_mailbox()
+        self._lost = False
         options = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 0}
         self._train = ray.remote(_train).options(**options)
         self._threads = threads
@@ -62,19 +63,17 @@ class RayEngine:
         self._tasks[task] = job.number
 
     def events(self, timeout: float) -> Sequence[Event]:
-        """Wait for reports, ends and deaths."""
-        found: list[Event] = []
-        waited = 0.0
-        while not found and waited < timeout and self._tasks:
-            reports = self._ray.get(self._mailbox.take.remote())
-            found += [Reported(*report) for report in reports]
-            ready, _ = self._ray.wait(list(self._tasks), timeout=_POLL_SECONDS)
-            # an end may have come between the reports and here: the last report goes first
-            if ready and not reports:
-                late = [Reported(*report) for report in self._ray.get(self._mailbox.take.remote())]
-                found += [*late, *(self._end(task) for task in ready)]
-            waited += _POLL_SECONDS
-        return found
+        """Wait for reports, ends and deaths.
+
+        Raises:
+            ConfigError: the cluster is lost.
+        """
+        from ray.exceptions import ActorUnschedulableError, RayActorError
+
+        try:
+            return self._wait(timeout)
+        except (ActorUnschedulableError, RayActorError) as error:
+            return self._bury_all(error)
 
     def answer(self, number: int, *, stop: bool) -> None:
         """Answer a report."""
@@ -91,6 +90,47 @@ class RayEngine:
     def processes(self) -> dict[int, int]:
         """Return the process of every trial that has reported, or is about to train."""
         return self._ray.get(self._mailbox.processes.remote())
+
+    def _open_mailbox(self) -> Any:
+        """Begin a mailbox on the node of this process, so that no other node can take it along."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = self._ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        return self._ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def _take(self) -> list[Reported]:
+        reports = self._ray.get(self._mailbox.take.remote())
+        self._lost = False
+        return [Reported(*report) for report in reports]
+
+    def _wait(self, timeout: float) -> list[Event]:
+        found: list[Event] = []
+        waited = 0.0
+        while not found and waited < timeout and self._tasks:
+            reports = self._take()
+            found += reports
+            ready, _ = self._ray.wait(list(self._tasks), timeout=_POLL_SECONDS)
+            # an end may have come between the reports and here: the last report goes first
+            if ready and not reports:
+                found += [*self._take(), *(self._end(task) for task in ready)]
+            waited += _POLL_SECONDS
+        return found
+
+    def _bury_all(self, error: Exception) -> list[Event]:
+        """End every trial, since none can report any more, and go on with a new mailbox."""
+        if self._lost:
+            raise ConfigError(
+                f"the Ray cluster is lost: reports of trials cannot be taken ({error}). What has "
+                "ended is kept: the same command goes on with the study once the cluster runs"
+            ) from error
+        self._lost = True
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks:
+            self._ray.cancel(task, force=True)
+        self._mailbox = self._open_mailbox()
+        reason = f"the Ray actor that takes its reports was lost: {type(error).__name__}"
+        return [Died(number, reason) for number in tasks.values()]
 
     def _end(self, task: Any) -> Event:
         from ray.exceptions import RayError

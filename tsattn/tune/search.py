@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from tsattn.data.amounts import counted
-from tsattn.errors import TsattnError
+from tsattn.errors import DataError, TsattnError
 from tsattn.training.amounts import duration
 from tsattn.tune.claims import (
     SEED,
@@ -26,6 +26,7 @@ from tsattn.tune.claims import (
     sign_again,
 )
 from tsattn.tune.engine import Died, Ended, Engine, Reported
+from tsattn.tune.identity import note_data
 from tsattn.tune.job import Job
 
 ERROR, SECONDS, EPOCHS, BEST_EPOCH, CONFIG = "error", "seconds", "epochs", "best_epoch", "config"
@@ -43,7 +44,8 @@ Say = Callable[[str], None]
 class _Running:
     trial: Trial
     values: dict[str, Any]
-    signed: float
+    job: Job
+    signed: float = field(default_factory=time.time)
     losses: list[float] = field(default_factory=list)
 
 
@@ -106,6 +108,7 @@ class Search:
         Raises:
             SameFailureError: the first trials, three or as many as there are workers, failed with
                 the same error before anything had finished an epoch.
+            DataError: a trial was measured on other data than the study.
         """
         self.wanted = trials
         try:
@@ -149,8 +152,9 @@ class Search:
             trial.set_user_attr(SEED, seed)
         words = (*self.words(values), "--seed_everything", str(seed), "--trainer.devices", "1")
         folder = self.folder / f"{trial.number:04d}" if self.folder else None
-        self._running[trial.number] = _Running(trial, values, time.monotonic())
-        self.engine.start(Job(trial.number, self.recipe, words, folder))
+        job = Job(trial.number, self.recipe, words, folder)
+        self._running[trial.number] = _Running(trial, values, job)
+        self.engine.start(job)
 
     def _earlier(self, trial: Trial, values: dict[str, Any]) -> int:
         """Return how many trials before this one have the same values."""
@@ -172,12 +176,11 @@ class Search:
         mine, outcome = self._running.pop(event.number), event.outcome
         self._note(mine, {SECONDS: outcome.seconds, CONFIG: outcome.config})
         epochs = len(mine.losses)
+        self._require_same_data(mine, outcome.data)
         if outcome.status == "failed" or not mine.losses:
             error = outcome.error or "it ended without any epoch"
-            self._note(mine, {ERROR: error})
-            self._tell(mine, TrialState.FAIL)
-            self.say(f"{self.called(event.number, mine.values)} failed: {error}")
-            self._refuse_to_go_on(mine.trial, error)
+            self._fail(mine, error)
+            self._refuse_to_go_on(mine, error)
         elif outcome.status == "stopped":
             self._tell(mine, TrialState.PRUNED)
             best = min(mine.losses)
@@ -189,6 +192,24 @@ class Search:
             took = f"{counted(epochs, 'epoch')}, {duration(outcome.seconds)}"
             self.say(f"{name}: validation loss {loss:.4f}, {took}")
 
+    def _fail(self, mine: _Running, error: str) -> None:
+        self._note(mine, {ERROR: error})
+        self._tell(mine, TrialState.FAIL)
+        self.say(f"{self.called(mine.trial.number, mine.values)} failed: {error}")
+
+    def _require_same_data(self, mine: _Running, data: str | None) -> None:
+        """Record a trial as failed whose loss cannot be compared, and end the search with it."""
+        try:
+            note_data(self.study, data)
+        except DataError as error:
+            self._fail(mine, str(error))
+            name = self.called(mine.trial.number, mine.values)
+            raise DataError(
+                f"{name}: {error}. It is recorded as failed. Bring back the data that the study "
+                "was begun with, here or on the nodes, then the same command with --retry-failed "
+                "trains it again; or begin another study on the new data: another --study"
+            ) from error
+
     def _bury(self, event: Died) -> None:
         mine = self._running.pop(event.number)
         self._note(mine, {ERROR: event.reason})
@@ -197,11 +218,11 @@ class Search:
         what = "it is tried again" if again else "it was tried often enough"
         self.say(f"{self.called(event.number, mine.values)} failed: {event.reason}; {what}")
         if not again:
-            self._refuse_to_go_on(mine.trial, event.reason)
+            self._refuse_to_go_on(mine, event.reason)
 
-    def _refuse_to_go_on(self, trial: Trial, error: str) -> None:
+    def _refuse_to_go_on(self, mine: _Running, error: str) -> None:
         """Stop before a cause that is none of the trials' own has used all of them up."""
-        self._failed[first_of(trial)] = error
+        self._failed[first_of(mine.trial)] = _in_common(error, mine.job)
         if self._trained or len(set(self._failed.values())) > 1:
             return
         if len(self._failed) >= max(_ENOUGH_FAILED, self.engine.workers):
@@ -223,9 +244,9 @@ class Search:
         self.study.tell(mine.trial, loss, state=state, skip_if_finished=True)
 
     def _sign(self) -> None:
-        now = time.monotonic()
+        now = time.time()  # goes on while the machine sleeps, as the clocks of others do
         for mine in self._running.values():
-            if now - mine.signed > SIGN_SECONDS:
+            if not 0 <= now - mine.signed <= SIGN_SECONDS:
                 mine.signed = now
                 with contextlib.suppress(UpdateFinishedTrialError):
                     sign_again(mine.trial)
@@ -247,3 +268,13 @@ class Search:
 def _trial(number: int, values: dict[str, Any]) -> str:
     shown = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in values.values())
     return f"trial {number} ({', '.join(shown)})"
+
+
+def _in_common(error: str, job: Job) -> str:
+    """Return an error without what names the trial: its folder and its settings."""
+    own = [" ".join(job.words)]
+    if job.folder:
+        own += [str(job.folder.resolve()), str(job.folder.absolute()), str(job.folder)]
+    for text in filter(None, own):
+        error = error.replace(text, "...")
+    return error

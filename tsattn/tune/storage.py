@@ -3,12 +3,10 @@
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
-import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -17,23 +15,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tsattn.errors import ConfigError, StorageError, TsattnError
+from tsattn.tune.identity import Identity, known_data, note_data
 
 FORMAT = 1
 _MARK = "tsattn"
 _JOURNAL = "journal:///"
 _SIGNS_OF_DAMAGE = ("file is not a database", "malformed")
-_OF_THE_MACHINE = (
-    "data.root",
-    "early_stopping.verbose",
-    "trainer.accelerator",
-    "trainer.default_root_dir",
-    "trainer.devices",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.logger",
-    "trainer.num_nodes",
-)
-"""Settings of the recipe that a study may go on without: they say where a trial runs."""
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -161,26 +148,33 @@ def is_begun(url: str, name: str) -> bool:
         return name in optuna.get_all_study_names(storage)
 
 
-def open_study(
-    url: str,
-    name: str,
-    space: Mapping[str, Any],
-    recipe: str,
-    *,
-    pruner: BasePruner,
-) -> optuna.Study:
+def has_trials(url: str, name: str) -> bool:
+    """Whether a storage has a study of this name with a trial in it; a file is not begun for that.
+
+    Raises:
+        StorageError: the storage cannot be reached, or is locked.
+    """
+    file = file_of(url)
+    if file and not file.exists():
+        return False
+    storage = open_storage(url)
+    with reaching(url), quiet():
+        found = optuna.get_all_study_summaries(storage, include_best_trial=False)
+        return any(study.study_name == name and study.n_trials for study in found)
+
+
+def open_study(url: str, name: str, identity: Identity, *, pruner: BasePruner) -> optuna.Study:
     """Open a study by its name, or begin it.
 
     Args:
         url: the storage.
         name: of the study.
-        space: what the space describes.
-        recipe: the whole recipe that trials begin from.
+        identity: what it is begun with, or has to have been begun with.
         pruner: stops trials early.
 
     Raises:
-        ConfigError: a study of that name has another space or another recipe, or is of another
-            program; it is left as it is.
+        ConfigError: a study of that name has another space, other data or another recipe, or is of
+            another program; it is left as it is.
         StorageError: the storage cannot be reached, or is locked.
     """
     storage = open_storage(url)
@@ -199,64 +193,21 @@ def open_study(
                 "--study"
             )
         if begun is None:
-            facts = {"format": FORMAT, "space": space, "recipe": recipe}
+            facts = {"format": FORMAT, "space": identity.space, "recipe": identity.recipe}
             study.set_user_attr(_MARK, facts)
-            return study
-    if begun["format"] > FORMAT:
-        raise ConfigError(
-            f"the study {name!r} has format {begun['format']}, this version knows {FORMAT}; "
-            "upgrade tsattn"
-        )
-    differing = _differing(begun["space"], json.loads(json.dumps(space)))
-    if differing:
-        raise ConfigError(
-            f"the study {name!r} was begun with another space: {'; '.join(differing)}. Nothing was "
-            "changed: go on with the space it was begun with, or choose another --study"
-        )
-    differing = _differing(_lasting(begun["recipe"]), _lasting(recipe))
-    if differing:
-        raise ConfigError(
-            f"the study {name!r} was begun with another recipe: {'; '.join(differing)}. Nothing "
-            "was changed: go on with the recipe it was begun with, or choose another --study"
-        )
+        else:
+            _require_known_format(name, begun["format"])
+            then = Identity(begun["space"], begun["recipe"], known_data(study))
+            identity.require_same(then, name)
+        note_data(study, identity.data)
     return study
 
 
-def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} {_short(now.get(name))} instead of {_short(then.get(name))}"
-        for name in dict.fromkeys([*then, *now])
-        if then.get(name) != now.get(name)
-    ]
-
-
-def _short(value: Any) -> str:
-    """Return a parameter or a setting in few words."""
-    if value is None:
-        return "absent"
-    if not isinstance(value, Mapping) or "attributes" not in value:
-        return repr(value)
-    given = value["attributes"]
-    if "choices" not in given:
-        return f"{given['low']} to {given['high']}"
-    labelled = any(len(bundle) > 1 for bundle in value["settings"].values())
-    return str(value["settings"] if labelled else given["choices"])
-
-
-def _lasting(recipe: str) -> dict[str, Any]:
-    """Return the settings of a recipe by whole key, those of the machine left out."""
-    flat = _flat(yaml.safe_load(recipe))
-    return {key: value for key, value in flat.items() if key not in _OF_THE_MACHINE}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _require_known_format(name: str, given: int) -> None:
+    if given > FORMAT:
+        raise ConfigError(
+            f"the study {name!r} has format {given}, this version knows {FORMAT}; upgrade tsattn"
+        )
 
 
 @contextlib.contextmanager

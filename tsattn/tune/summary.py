@@ -86,7 +86,7 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     """Print what was found."""
     counts = summary["trials"]
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"study {summary['study']}: {said}; {summary['epochs']} epochs", markup=False)
+    console.print(f"study {summary['study']}: {said}; {summary['epochs']} epochs")
     if summary["best"] is None:
         return
     console.print(_best_table(summary["best"]))
@@ -100,9 +100,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     if summary["repeats"]:
         console.print(_repeats_table(summary["repeats"]))
         if summary["ranking"]:
-            console.print(summary["ranking"], markup=False)
+            console.print(summary["ranking"])
     else:
-        console.print(_CAUTION, markup=False)
+        console.print(_CAUTION)
 
 
 def _in(trials: Sequence[FrozenTrial], state: TrialState) -> list[FrozenTrial]:
