@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from torch import nn
 
 from tests.forecast.conftest import Train
 from tests.forecast.made import long_frame, wide_frame
@@ -21,7 +23,9 @@ from tsattn.forecast.onnx_graph import write_onnx
 from tsattn.forecast.trained import Trained
 from tsattn.models import EncoderDecoderTransformer, ForecastNetwork, PatchTST
 from tsattn.nn import moe
+from tsattn.nn.parts import build_feedforward, build_part
 from tsattn.ops import VALUE_ACTIVATIONS
+from tsattn.resources import configs_dir
 from tsattn.training.artifact import read_record
 
 runtime = pytest.importorskip("onnxruntime")
@@ -104,6 +108,45 @@ def test_mixtures_agree_with_the_network(trained: Trained, tmp_path: Path, gate:
         write_onnx(tmp_path / "model.onnx", network, trained)
         for windows in (1, 7):
             require_same(tmp_path / "model.onnx", network, trained, windows)
+
+
+def shipped_mixtures() -> dict[str, Callable[..., nn.Module]]:
+    """The feed-forwards of the recipes with mixtures, but for the gate that has no operator."""
+
+    def description(given: dict[str, Any]) -> dict[str, Any]:
+        arguments = {
+            name: description(value) if isinstance(value, dict) else value
+            for name, value in given.get("init_args", {}).items()
+        }
+        return {"class": given["class_path"], "arguments": arguments}
+
+    found: dict[str, Callable[..., nn.Module]] = {}
+    for path in sorted((configs_dir() / "moe").glob("*_etth1.yaml")):
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = settings["model"]["network"]["init_args"]["feedforward"]
+        if "GaussianGate" not in str(given):
+            found[path.stem] = build_part(description(given))
+    return found
+
+
+@pytest.mark.parametrize(
+    "recipes", ["shared_v3", pytest.param("", marks=pytest.mark.slow, id="all")]
+)
+def test_routers_of_the_recipes_agree_with_the_network(
+    trained: Trained, tmp_path: Path, recipes: str
+) -> None:
+    torch.manual_seed(5)
+    mixtures = [mixture for name, mixture in shipped_mixtures().items() if recipes in name]
+    assert len(mixtures) == (1 if recipes else 11)
+    mixtures.append(partial(moe.MoE, num_experts=8, top_k=5))
+    network = patchtst(num_layers=len(mixtures))
+    for index, mixture in enumerate(mixtures):
+        network.set_submodule(f"layers.{index}.feedforward", build_feedforward(mixture, 16, 24, 0))
+    for name, bias in network.named_buffers():
+        if name.endswith("bias_E"):
+            bias.uniform_(-0.2, 0.2)
+    write_onnx(tmp_path / "model.onnx", network, trained)
+    require_same(tmp_path / "model.onnx", network, trained, 7)
 
 
 def test_part_without_an_operator_is_named(trained: Trained, tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_a_forecast_has_the_shape_and_dtype_of_its_window(
     assert forecast.losses == {}
 
 
+@pytest.mark.parametrize("built", EVERY, ids=str)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_batch_of_no_windows_has_no_forecasts(built: Built, gradients: bool) -> None:
+    network = built.build().eval()
+    with torch.set_grad_enabled(gradients):
+        mean = network(*built.inputs(0)).mean
+    assert mean.shape == (0, built.horizon, built.channels)
+    if mean.requires_grad:
+        mean.sum().backward()
+
+
 LEARNING = [built for built in EVERY if list(built.build().parameters())]
 
 
@@ -126,6 +137,30 @@ def test_training_reaches_every_parameter_with_finite_gradients(built: Built) ->
     if built.context == CONTEXT and built.options.get("label") != 0:  # else some are truly zero
         dead = [n for n, p in network.named_parameters() if not (p.grad != 0).any()]
         assert [name for name in dead if not name.endswith("key.bias")] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("built", LEARNING, ids=str)
+def test_a_network_in_half_precision_forecasts_and_trains(built: Built, dtype: torch.dtype) -> None:
+    network, inputs = built.build().eval(), built.inputs()
+    expected = network(*inputs).mean
+    network.to(dtype)
+    narrow = [given.to(dtype) for given in inputs]
+    torch.testing.assert_close(network(*narrow).mean.float(), expected, rtol=0.1, atol=0.1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(*narrow).mean.float(), expected, rtol=0.1, atol=0.1)
+    network.train()(*narrow).mean.float().square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == dtype
+
+
+def test_a_window_in_half_precision_suits_a_network_in_full() -> None:
+    built = patchtst()
+    network, (x, *_) = built.build().eval(), built.inputs()
+    found = network(x.bfloat16()).mean
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, network(x).mean, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize("built", EVERY, ids=str)

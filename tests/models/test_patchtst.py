@@ -10,6 +10,7 @@ from tests.models.perturbing import perturbed, rebuilt
 from tests.nn.dropping import dropouts_in_order
 from tsattn.models import PatchTST
 from tsattn.nn import EncoderLayer, RevIN
+from tsattn.nn.norm import TokenBatchNorm
 from tsattn.ops import VALUE_ACTIVATIONS
 
 SMALL: dict[str, Any] = {
@@ -151,6 +152,28 @@ def test_evaluation_in_parts_gives_the_forecast_of_the_whole(
         torch.testing.assert_close(network(x).mean, whole, rtol=1e-12, atol=1e-12)
     parts = 1 if individual_head else {1: 15, 300: 4, 1 << 20: 1}[features]
     assert len(calls) == parts
+
+
+@pytest.mark.parametrize("kind", ["training", "no statistics", "synchronised"])
+def test_batch_norms_over_the_batch_in_evaluation_see_all_of_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tsattn.models.patchtst._CACHED_FEATURES", 1)
+    network = build(channels=5, dropout=0.0)
+    for layer in encoder_layers(network):
+        norm = layer.attention_norm
+        assert isinstance(norm, TokenBatchNorm)
+        if kind == "no statistics":
+            layer.attention_norm = TokenBatchNorm(8, track_running_stats=False).double().eval()
+        elif kind == "synchronised":
+            layer.attention_norm = nn.SyncBatchNorm(8).double()
+        else:
+            norm.momentum = 0.0  # the second forecast is made with the same statistics
+            norm.train()
+    x = windows(batch=3, channels=5)
+    whole = network(x).mean
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x).mean, whole, rtol=1e-12, atol=1e-12)
 
 
 def test_dropout_sits_where_the_published_recipe_has_it() -> None:

@@ -98,6 +98,35 @@ def test_a_network_hands_on_its_sizes_where_they_are_left_open() -> None:
     assert isinstance(own, nn.Linear)
 
 
+def test_the_dense_feed_forward_takes_the_sizes_of_the_network_too() -> None:
+    for factory, d_ff, rate in (
+        (FeedForward, 32, 0.25),
+        (partial(FeedForward, d_ff=64), 64, 0.25),
+        (partial(FeedForward, dropout=0.0), 32, 0.0),
+        (partial(FeedForward, d_ff=None, dropout=None), 32, 0.25),
+        (lambda d_model, d_ff, dropout: FeedForward(d_model, d_ff, dropout), 32, 0.25),
+        (lambda d_model, d_ff=8, dropout=0.1: FeedForward(d_model, d_ff, dropout), 8, 0.1),
+    ):
+        dense = build_feedforward(factory, 16, 32, 0.25)
+        assert isinstance(dense, FeedForward)
+        assert (dense.expand.out_features, dense.dropout.p) == (d_ff, rate)
+    alone = FeedForward(16)
+    assert (alone.expand.out_features, alone.dropout.p) == (64, 0.0)
+
+
+@pytest.mark.parametrize("kind", [PatchTST, EncoderDecoderTransformer])
+def test_the_dense_feed_forward_by_its_name_is_the_default(kind: type[ForecastNetwork]) -> None:
+    networks: list[ForecastNetwork] = []
+    for factory in (None, FeedForward, build_part(cast(Any, describe_part(FeedForward)))):
+        torch.manual_seed(4)
+        networks.append(kind(2, 24, 6, d_model=16, num_heads=4, d_ff=32, feedforward=factory))  # pyright: ignore
+    usual, *others = networks
+    for network in others:
+        assert str(network) == str(usual)
+        for name, value in usual.state_dict().items():
+            assert torch.equal(network.state_dict()[name], value)
+
+
 @pytest.mark.unchecked
 def test_what_builds_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match="feedforward must build a module"):

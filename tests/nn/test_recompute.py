@@ -146,6 +146,21 @@ def test_evaluation_is_the_same() -> None:
         torch.testing.assert_close(network(x).mean, plain(x).mean)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_forward_pass_is_that_of_both(training: bool) -> None:
+    gradients: list[list[Tensor]] = []
+    for again in (False, True):
+        torch.manual_seed(3)
+        network = PatchTST(3, 48, 12, recompute=again, dropout=0.3, **SMALL).train(training)
+        network.get_submodule("layers.1.feedforward").train(not training)
+        loss = network(torch.randn(5, 48, 3)).mean.square().mean()
+        network.train(not training)
+        loss.backward()
+        assert all(module.training is not training for module in network.modules())
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert all(map(torch.equal, *gradients))
+
+
 def test_what_is_frozen_gets_no_gradient() -> None:
     feedforward = FeedForward(4, 8)
     feedforward.expand.requires_grad_(False)

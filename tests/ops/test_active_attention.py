@@ -36,6 +36,23 @@ def test_outputs_and_gradients_stay_within_the_error_budget(
     )
 
 
+@pytest.mark.parametrize("impl", [*PLAIN_TORCH, Impl.CPU])
+@pytest.mark.parametrize("return_scores", [False, True])
+def test_masks_and_scores_may_be_wider_than_the_rest(impl: Impl, return_scores: bool) -> None:
+    q, k, v, previous, mask = (draw(2, 3, 5, 5) for _ in range(5))
+    leaves = [previous.double().requires_grad_(), mask.double().requires_grad_()]
+    found = active_attention(
+        q, k, v, prev_scores=leaves[0], mask=leaves[1], return_scores=return_scores, impl=impl
+    )
+    expected = active_attention(
+        q, k, v, prev_scores=previous, mask=mask, return_scores=return_scores, impl=Impl.REFERENCE
+    )
+    assert output_of(found).dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+    for gradient in torch.autograd.grad(output_of(found).sum(), leaves):
+        assert gradient.dtype == torch.float64
+
+
 @pytest.mark.parametrize("impl", HERE)
 def test_two_queries_and_two_keys_give_the_numbers_of_a_hand_calculation(impl: Impl) -> None:
     q = torch.tensor([[[[1.0], [2.0]]]])

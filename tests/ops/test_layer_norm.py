@@ -108,6 +108,7 @@ def test_it_is_registered_as_torch_wants_it(p: float) -> None:
         ({"bias": torch.zeros(3)}, r"must be \[16\], got \[16\] and \[3\]"),
         ({"p": 1.0}, r"p must be in \[0, 1\), got 1.0"),
         ({"impl": "sdpa"}, "no impl 'sdpa'"),
+        ({"impl": "triton"}, "no impl 'triton'; expected auto, reference or cpu"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, object], message: str) -> None:

@@ -25,7 +25,7 @@ from tsattn.nn import (
 from tsattn.nn.auxiliary import Losses, summed
 from tsattn.nn.covariates import PatchCovariates, Told
 from tsattn.nn.evaluation import evaluate_at_once
-from tsattn.nn.norm import NormKind, WindowStatistics
+from tsattn.nn.norm import NormKind, WindowStatistics, counts_over_batch
 from tsattn.nn.parts import build_feedforward
 from tsattn.ops import ValueActivation
 from tsattn.tensors import Context, ContextMarks, Covariates, HorizonMarks, ObservedContext
@@ -224,7 +224,10 @@ class PatchTST(ForecastNetwork):
         self, x_BTC: Tensor, observed_BTC: Tensor | None
     ) -> tuple[Tensor, WindowStatistics | None]:
         if self.revin:
-            return self.revin.normalise(x_BTC, observed_BTC)
+            normal_BTC, statistics = self.revin.normalise(x_BTC, observed_BTC)
+            # a network in half precision takes its windows, and what is made of them, in that
+            dtype = torch.promote_types(x_BTC.dtype, self.embed.position.dtype)
+            return normal_BTC.to(dtype), statistics
         return x_BTC if observed_BTC is None else torch.where(observed_BTC, x_BTC, 0.0), None
 
     def _with_quantiles(
@@ -281,7 +284,8 @@ class PatchTST(ForecastNetwork):
         weight = self.head.weight_of_tokens(self.embed.num_patches) if len(parts) > 1 else None
         triples = zip(parts, seen, tellings, strict=True)
         forecasts = [self._forecast(*triple, weight)[0] for triple in triples]
-        return torch.cat(forecasts).view(batch, channels, -1), {}
+        y = torch.cat(forecasts)
+        return y.view(batch, channels, y.shape[-1]), {}
 
     @property
     def _evaluates_in_parts(self) -> bool:
@@ -293,7 +297,9 @@ class PatchTST(ForecastNetwork):
             return False
         if self.training or torch.is_grad_enabled() or self.head.individual:
             return False
-        return all(type(layer.feedforward) is FeedForward for layer in self.layers)
+        if any(type(layer.feedforward) is not FeedForward for layer in self.layers):
+            return False
+        return not counts_over_batch(self.layers)
 
     def _apply_layers(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         evaluated = evaluate_at_once(self.layers, x_BPD)

@@ -154,8 +154,10 @@ class EncoderDecoderTransformer(ForecastNetwork):
     ) -> Forecast:
         """Forecast the horizon from the window, the calendar of both, and the covariates.
 
-        A value that was not observed is 0, the mean of the training rows; a step of which nothing
-        was is its position and calendar.
+        A value that was not observed is 0, the mean of the training rows. The token of a step of
+        which nothing was still has its position, its calendar, and the values of the steps before
+        and after it, by the convolution over three steps. That one is circular: the first and the
+        last step of a sequence are neighbours.
 
         Raises:
             ValueError: a window, calendar features or covariates of another shape than built for.

@@ -140,4 +140,5 @@ class MultiHeadActiveAttention(nn.Module):
     def _heads(self, x_BLD: Tensor, *maps: nn.Module) -> list[Tensor]:
         """Apply several linear maps, and take the results apart into heads [B, N, L, W]."""
         parts = apply_together(x_BLD, *maps).chunk(len(maps), dim=-1)
-        return [part.view(*part.shape[:2], self.num_heads, -1).transpose(1, 2) for part in parts]
+        heads = (self.num_heads, parts[0].shape[-1] // self.num_heads)
+        return [part.view(*part.shape[:2], *heads).transpose(1, 2) for part in parts]

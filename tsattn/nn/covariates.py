@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tsattn.nn.dropout import Dropout
+from tsattn.nn.dropout import Dropout, drop_after_gelu
 from tsattn.nn.embed import PatchEmbedding
 from tsattn.nn.linear import Linear
 from tsattn.tensors import Covariates, CovariateSizes
@@ -59,7 +59,7 @@ class StepEncoder(nn.Module):
         ahead = known_BLG[:, known_BLG.shape[1] - horizon - self.reach + 1 :]
         ahead = torch.cat([ahead, ahead[:, -1:]], dim=1)
         steps = ahead.unfold(1, self.reach + 1, 1).flatten(2)
-        hidden = self.dropout.after_gelu(self.expand(steps))
+        hidden = drop_after_gelu(self.dropout, self.expand(steps))
         return self.skip(steps) + self.contract(hidden)
 
 

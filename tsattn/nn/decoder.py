@@ -73,4 +73,4 @@ class DecoderLayer(nn.Module):
         return Decoded(self._add(self.feedforward_norm, x, fed.output), fed.losses)
 
     def _add(self, norm: nn.Module, x_BQD: Tensor, branch_BQD: Tensor) -> Tensor:
-        return normalise_sum(norm, x_BQD, branch_BQD, self.dropout.rate)
+        return normalise_sum(norm, x_BQD, branch_BQD, self.dropout)

@@ -1,8 +1,12 @@
 """Dropout, alone and with what stands before and after it."""
 
-from torch import Tensor, nn
+from functools import reduce
 
-from tsattn.ops import add_dropout, dropout, gelu_dropout
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsattn.nn.as_built import is_as_built
+from tsattn.ops import dropout, gelu_dropout
 
 
 class Dropout(nn.Dropout):
@@ -20,13 +24,30 @@ class Dropout(nn.Dropout):
         """Return ``drop(input)``."""
         return dropout(input, self.rate)
 
-    def added_to(self, residual: Tensor, branch: Tensor) -> Tensor:
-        """Return ``residual + drop(branch)``."""
-        return add_dropout(residual, branch, self.rate)
 
-    def after_gelu(self, hidden: Tensor) -> Tensor:
-        """Return ``drop(gelu(hidden))``."""
-        return gelu_dropout(hidden, self.rate)
+def drop_outside(x: Tensor, *dropouts: nn.Module) -> tuple[Tensor, float]:
+    """Return what to drop, and the rate at which the operation that comes next is to drop it.
+
+    Dropouts that are as built are left to that operation, as the one of their joint rate. Where one
+    of them is watched or replaced, all are called here, and nothing is left to drop.
+
+    Args:
+        x: what goes into the dropouts.
+        dropouts: one after the other.
+    """
+    rates = [part.rate for part in dropouts if is_as_built(part, Dropout)]
+    if len(rates) == len(dropouts):
+        return x, reduce(joint_rate, rates)
+    for part in dropouts:
+        x = part(x)
+    return x, 0.0
+
+
+def drop_after_gelu(dropout: nn.Module, hidden: Tensor) -> Tensor:
+    """Return ``dropout(gelu(hidden))``, in one operation where the dropout is as built."""
+    if is_as_built(dropout, Dropout):
+        return gelu_dropout(hidden, dropout.rate)
+    return dropout(F.gelu(hidden))
 
 
 def joint_rate(first: float, second: float) -> float:

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from tsattn.nn.attention import MultiHeadActiveAttention, ScoreFactors
 from tsattn.nn.auxiliary import Fed, Losses, feed
-from tsattn.nn.dropout import Dropout, joint_rate
+from tsattn.nn.dropout import Dropout, drop_outside
 from tsattn.nn.feedforward import FeedForward
-from tsattn.nn.norm import normalise_sum
+from tsattn.nn.norm import normalise, normalise_sum
 from tsattn.nn.slices import ScoreSources, attend_in_slices, feed_in_slices
 from tsattn.ops import add_dropout
 from tsattn.tensors import Tokens
@@ -84,18 +84,18 @@ class EncoderLayer(nn.Module):
             ValueError: ``previous`` is from a layer that recomputes and this one does not, or the
                 other way round.
         """
-        twice = joint_rate(self.attention_dropout.rate, self.dropout.rate)
+        twice = (self.attention_dropout, self.dropout)
         if self.prenorm:
-            attended, factors = self._attend(self.attention_norm(x_BLD), previous)
-            x = add_dropout(x_BLD, attended, twice)
-            fed = self._feed(self.feedforward_norm(x))
-            x = self.dropout.added_to(x, fed.output)
+            attended, factors = self._attend(normalise(self.attention_norm, x_BLD), previous)
+            x = add_dropout(x_BLD, *drop_outside(attended, *twice))
+            fed = self._feed(normalise(self.feedforward_norm, x))
+            x = add_dropout(x, *drop_outside(fed.output, self.dropout))
         else:
             attended, factors = self._attend(x_BLD, previous)
-            x = normalise_sum(self.attention_norm, x_BLD, attended, twice)
+            x = normalise_sum(self.attention_norm, x_BLD, attended, *twice)
             del attended  # nobody needs it any more, and it is as large as the batch
             fed = self._feed(x)
-            x = normalise_sum(self.feedforward_norm, x, fed.output, self.dropout.rate)
+            x = normalise_sum(self.feedforward_norm, x, fed.output, self.dropout)
         return Encoded(x, factors, fed.losses)
 
     def _attend(

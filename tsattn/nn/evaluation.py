@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from tsattn.nn.as_built import is_as_built
 from tsattn.nn.attention import MultiHeadActiveAttention
 from tsattn.nn.dropout import Dropout
 from tsattn.nn.encoder import EncoderLayer
 from tsattn.nn.feedforward import FeedForward
-from tsattn.nn.linear import is_plain, is_watched
+from tsattn.nn.linear import LINEAR
 from tsattn.nn.norm import TokenBatchNorm
 from tsattn.ops import Impl, LayerWeights, encode, encodes_at_once
 from tsattn.tensors import Tokens
@@ -58,7 +59,7 @@ def _scores_are_residual(layers: Sequence[EncoderLayer]) -> bool | None:
 
 
 def _is_as_built(layer: EncoderLayer) -> bool:
-    """Whether every part of the layer is of our own kind, evaluates, and is watched by nobody."""
+    """Whether every part of the layer is as built, and evaluates."""
     attention, fed = layer.attention, layer.feedforward
     kinds: list[tuple[nn.Module, type[nn.Module]]] = [
         (layer, EncoderLayer),
@@ -70,9 +71,9 @@ def _is_as_built(layer: EncoderLayer) -> bool:
         (layer.dropout, Dropout),
         (getattr(fed, "dropout", fed), Dropout),
     ]
-    if layer.prenorm or any(type(part) is not kind for part, kind in kinds):
+    if layer.prenorm or any(part.training for part, _ in kinds):
         return False
-    return not any(part.training or is_watched(part) for part, _ in kinds)
+    return all(is_as_built(part, kind) for part, kind in kinds)
 
 
 def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
@@ -81,13 +82,10 @@ def _weights_of(layer: EncoderLayer) -> LayerWeights | None:
     assert isinstance(fed, FeedForward)
     projections = (attention.query, attention.key, attention.value)
     maps = (*projections, attention.out, fed.expand, fed.contract)
-    fixed = [n.fixed_map() for n in norms if isinstance(n, TokenBatchNorm)]
-    if not all(map(is_plain, maps)):
+    if not all(is_as_built(part, *LINEAR) for part in maps):
         return None
-    biases: list[Tensor | None] = [part.bias for part in maps]
-    if any(one is None for one in (*fixed, *biases)):
-        return None
-    (scale, shift), (last_scale, last_shift) = (one for one in fixed if one is not None)
+    fixed = [norm.fixed_map() for norm in norms if isinstance(norm, TokenBatchNorm)]
+    (scale, shift), (last_scale, last_shift) = fixed
     return LayerWeights(
         torch.cat([part.weight for part in projections]),
         torch.cat([part.bias for part in projections]),

@@ -4,7 +4,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
+from tsattn.nn.as_built import is_as_built
+from tsattn.nn.dropout import drop_outside
 from tsattn.ops import add_dropout, add_dropout_batch_norm, add_dropout_layer_norm
 from tsattn.tensors import Context, Horizon, ObservedContext, Tokens
 
@@ -77,6 +80,9 @@ class RevIN(nn.Module):
                 last observed value) and spread are those of the observed steps alone; the others
                 come out as a step at the level would, 0 before weight and bias. Without any
                 observed step, level and variance are 0.
+
+        Returns:
+            The normalised window and its statistics, in float32 at least.
         """
         history = x_BTC.detach().float() if x_BTC.dtype != torch.float64 else x_BTC.detach()
         mean = window_mean(history, observed_BTC)
@@ -91,7 +97,7 @@ class RevIN(nn.Module):
         return x_BTC, statistics
 
     def restore(self, y_BHC: Horizon, statistics: WindowStatistics) -> Tensor:
-        """Put level and spread back into a forecast."""
+        """Put level and spread back into a forecast, in their precision if it is narrower."""
         if self.weight is not None and self.bias is not None:
             y_BHC = (y_BHC - self.bias) / (self.weight + self.restore_eps)
         return y_BHC * statistics.spread_B1C + statistics.level_B1C
@@ -109,7 +115,6 @@ class RevIN(nn.Module):
 class TokenBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of tokens [B, L, D]: each feature over batch and positions."""
 
-    momentum: float  # pyright: ignore[reportIncompatibleVariableOverride]
     weight: nn.Parameter
     bias: nn.Parameter
     running_mean: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -120,25 +125,31 @@ class TokenBatchNorm(nn.BatchNorm1d):
         """Normalise every feature over all tokens of the batch."""
         return super().forward(input.flatten(0, 1)).view_as(input)
 
-    def fixed_map(self) -> tuple[Tensor, Tensor] | None:
+    def fixed_map(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift of every feature in evaluation, ``x * scale + shift``.
 
-        None where statistics are those of the batch in evaluation, too, or nothing is learned.
+        For a norm that has weights and statistics.
         """
-        parts: list[Tensor | None] = [self.weight, self.bias, self.running_mean, self.running_var]
-        if any(part is None for part in parts):
-            return None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 
+    @property
+    def follows_its_batches(self) -> bool:
+        """Whether its statistics move on by ``momentum`` of the way at every batch in training."""
+        return self.track_running_stats and self.momentum is not None
+
     def normalise_sum(self, residual: Tokens, branch: Tokens, p: float) -> Tensor:
-        """Normalise ``residual + drop(branch)`` in one operation; dropout with probability p."""
+        """Normalise ``residual + drop(branch)`` in one operation; dropout with probability p.
+
+        For a norm that has weights and statistics, which follow its batches.
+        """
         rows = residual.shape[0] * residual.shape[1]
         if not self.training or rows < 2:  # torch says why one row cannot be normalised
             return self(add_dropout(residual, branch, p))
         output, mean, variance = add_dropout_batch_norm(
             residual, branch, self.weight, self.bias, p=p, eps=self.eps
         )
+        assert self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -147,20 +158,43 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return output
 
 
-def normalise_sum(norm: nn.Module, residual: Tokens, branch: Tokens, p: float) -> Tensor:
+def normalise(norm: nn.Module, x: Tokens) -> Tensor:
+    """Return ``norm(x)`` of tokens [B, L, D]; torch's batch norms count over B and L, too.
+
+    They take the second axis for the features. `torch.nn.SyncBatchNorm.convert_sync_batchnorm` puts
+    one of them in the place of every `TokenBatchNorm`.
+    """
+    if type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+        return norm(x.flatten(0, 1)).view_as(x)
+    return norm(x)
+
+
+def normalise_sum(
+    norm: nn.Module, residual: Tokens, branch: Tokens, *dropouts: nn.Module
+) -> Tensor:
     """Return ``norm(residual + drop(branch))``, in one operation where there is one for it.
 
     Args:
         norm: a normalisation of tokens.
         residual: tokens before the branch.
         branch: what the branch made of them.
-        p: probability of dropping a feature of the branch.
+        dropouts: drop features of the branch, one after the other.
     """
-    if isinstance(norm, TokenBatchNorm):
+    branch, p = drop_outside(branch, *dropouts)
+    if is_as_built(norm, TokenBatchNorm) and norm.follows_its_batches:
         return norm.normalise_sum(residual, branch, p)
-    if type(norm) is nn.LayerNorm:
+    if is_as_built(norm, nn.LayerNorm) and len(norm.normalized_shape) == 1:
         return add_dropout_layer_norm(residual, branch, norm.weight, norm.bias, p=p, eps=norm.eps)
-    return norm(add_dropout(residual, branch, p))
+    return normalise(norm, add_dropout(residual, branch, p))
+
+
+def counts_over_batch(part: nn.Module) -> bool:
+    """Say whether what becomes of a token depends on the others of its batch, by a batch norm.
+
+    So it does in training, and always where there are no statistics of earlier batches.
+    """
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+    return any(norm.training or norm.running_mean is None for norm in norms)
 
 
 def token_norm(kind: NormKind, d_model: int) -> nn.Module:

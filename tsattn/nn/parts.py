@@ -45,6 +45,7 @@ PARTS: Mapping[str, type[nn.Module]] = MappingProxyType(
 )
 """Every part by the name that recipes and checkpoints use; nothing else is ever looked up."""
 
+_OPEN = (None, inspect.Parameter.empty)
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -54,8 +55,9 @@ def build_feedforward(
     """Build the feed-forward of a layer.
 
     Args:
-        factory: called with ``d_model``, and with ``active_d_ff`` and ``dropout`` where it takes
-            them and leaves them open (None); ``None`` means the dense feed-forward.
+        factory: called with ``d_model``, and with ``active_d_ff`` (or else ``d_ff``) and
+            ``dropout`` where it takes them and leaves them open, that is without a value or at
+            None; ``None`` means the dense feed-forward.
         d_model: width of a token.
         d_ff: hidden width of the dense feed-forward.
         dropout: of its hidden units.
@@ -67,11 +69,12 @@ def build_feedforward(
         return FeedForward(d_model, d_ff, dropout)
     target, given = unrolled(factory)
     known = inspect.signature(target).parameters
-    offered = {"active_d_ff": d_ff, "dropout": dropout}
+    width = "active_d_ff" if "active_d_ff" in known else "d_ff"  # of all experts, or of it alone
+    offered = {width: d_ff, "dropout": dropout}
     left_open = {
         name: value
         for name, value in offered.items()
-        if name in known and given.get(name, known[name].default) is None
+        if name in known and given.get(name, known[name].default) in _OPEN
     }
     return _as_module(factory(d_model, **left_open), target)
 

@@ -49,7 +49,7 @@ def recomputed(
     over slices; where one slice is enough, everything is bit for bit as without recomputation.
 
     Args:
-        run: the branch; it is called with slices.
+        run: the branch; it is called with slices, and has to do the same in both passes.
         parameters: those of the branch.
         x_BLD: its tokens.
         link: carries its gradients to an earlier branch.

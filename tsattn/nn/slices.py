@@ -3,7 +3,8 @@
 # Torch's autograd functions carry no types.
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -38,6 +39,7 @@ def feed_in_slices(feedforward: nn.Module, x_BLD: Tokens) -> Tensor:
     def run(x_BLD: Tensor, link: None) -> Made:
         return Made(feedforward(x_BLD), link)
 
+    run = _in_same_modes(run, feedforward)
     return recomputed(run, tuple(feedforward.parameters()), x_BLD).output
 
 
@@ -57,11 +59,39 @@ def attend_in_slices(
         keep_scores: whether a later layer adds these scores to its own.
     """
     attentions, tokens, link = previous or ((), (), None)
-    run = _SelfAttention(attention, attentions, keep_scores=keep_scores)
+    attend = _SelfAttention(attention, attentions, keep_scores=keep_scores)
+    run = _in_same_modes(attend, attention, *attentions)
     output, link = recomputed(run, tuple(attention.parameters()), x_BLD, link, tokens)
     if link is None:
         return output, None
     return output, ScoreSources((*attentions, attention), (*tokens, x_BLD), link)
+
+
+def _in_same_modes(run: Callable[..., Made], *parts: nn.Module) -> Callable[..., Made]:
+    """Return ``run`` as it works now, whether or not the parts are put in another mode later.
+
+    The network may be switched to evaluation between the two passes.
+    """
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+
+    def run_as_now(*tensors: Tensor | None) -> Made:
+        with _modes(modes):
+            return run(*tensors)
+
+    return run_as_now
+
+
+@contextmanager
+def _modes(modes: Sequence[tuple[nn.Module, bool]]) -> Generator[None, None, None]:
+    """Put modules into training or evaluation, each by itself, and back afterwards."""
+    others = [(module, module.training) for module, mode in modes if module.training != mode]
+    for module, was_training in others:
+        module.training = not was_training
+    try:
+        yield
+    finally:
+        for module, was_training in others:
+            module.training = was_training
 
 
 class _SelfAttention:

@@ -238,6 +238,21 @@ def test_bf16_mixed_precision_competes_and_trains_everything(computing: str) -> 
     assert moe.experts.expand_weight.grad.abs().sum() > 0  # pyright: ignore
 
 
+def test_an_expert_that_wins_nothing_stops_no_competition_in_bf16() -> None:
+    moe = layer(computing="loop")
+    with torch.no_grad():
+        moe.experts.get_parameter("contract_bias")[0] -= 100
+    with torch.autocast("cpu", torch.bfloat16):
+        fed = moe(torch.randn(3, 50, D))
+    assert fed.routing.counts_E[0] > 0
+    assert not (fed.routing.competed_NK == 0).any()
+    (fed.output.float().square().sum() + sum(fed.losses.values())).backward()
+    grad = moe.experts.get_parameter("expand_weight").grad
+    assert grad is not None
+    assert (grad[0] == 0).all()
+    assert (grad[1:] != 0).any()
+
+
 class OneLinear(Experts):
     """Experts of one's own, whose weights autocast narrows and keeps."""
 

@@ -21,7 +21,7 @@ from tsattn.nn.moe import (
     apply_experts,
 )
 from tsattn.nn.moe.capacity import capacity_of, drop_beyond
-from tsattn.nn.moe.dispatch import choose, count, sort_slots, spread
+from tsattn.nn.moe.dispatch import apart, choose, count, sort_slots, spread
 
 E = 5
 EXPERTS: dict[str, Callable[[], Experts]] = {
@@ -125,6 +125,24 @@ def test_float64_gradients_are_exact(computing: str) -> None:
     )
 
 
+@pytest.mark.parametrize("computing", ["loop", "all"])
+@pytest.mark.parametrize("kind", ["tanh", "linear", "mixed"])
+def test_second_derivatives_are_right(kind: str, computing: str) -> None:
+    experts = (LinearExperts if kind == "linear" else _small)(4, E).double()
+    if kind == "mixed":
+        experts = MixedExperts([_small(4, 2), CopyExperts(4, 2), ConstantExperts(4, 1)]).double()
+    x, (chosen, weights) = torch.randn(7, 4).double(), draw(7, 2, never=1)
+    leaves = x.requires_grad_(), weights.double().requires_grad_()
+    assert torch.autograd.gradgradcheck(
+        lambda x, w: apply_experts(experts, x, chosen, w, computing), leaves
+    )
+    assert torch.autograd.gradgradcheck(lambda x: apart(experts, x, chosen, computing), leaves[:1])
+
+
+def _small(d_model: int, num_experts: int) -> Experts:
+    return FeedForwardExperts(d_model, num_experts, 3, activation="tanh")
+
+
 @pytest.mark.parametrize("computing", ["loop", "all", "grouped"])
 def test_two_runs_give_the_same_bits(computing: str) -> None:
     experts = FeedForwardExperts(16, E, 32)
@@ -165,6 +183,30 @@ def test_bfloat16_under_autocast_stays_near_float32(computing: str) -> None:
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), exact, rtol=0.05, atol=0.05)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in experts.parameters())
+
+
+@pytest.mark.parametrize("kind", ["tanh", "linear"])
+@pytest.mark.parametrize("never", [None, 0, 3])
+def test_an_idle_expert_does_not_decide_the_dtype_of_the_output(
+    kind: str, never: int | None
+) -> None:
+    experts = EXPERTS[kind]()
+    x, (chosen, weights) = torch.randn(50, 8), draw(50, 2, never)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert apply_experts(experts, x, chosen, weights, "loop").dtype == torch.bfloat16
+        assert apart(experts, x, chosen, "loop").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("never", [None, 0, 3])
+def test_outputs_of_several_precisions_stand_side_by_side(never: int | None) -> None:
+    experts = EXPERTS["mixed"]()
+    x, (chosen, _) = torch.randn(50, 8, requires_grad=True), draw(50, 2, never)
+    exact = apart(experts, x, chosen, "all")
+    with torch.autocast("cpu", torch.bfloat16):
+        low = apart(experts, x, chosen, "loop")
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, exact, rtol=0.05, atol=0.05)
+    low.sum().backward()
 
 
 @pytest.mark.parametrize("computing", ["loop", "all"])

@@ -50,6 +50,17 @@ def test_an_expert_without_tokens_is_given_an_empty_piece(kind: str) -> None:
     assert [tuple(piece.shape) for piece in pieces] == [tuple(y.shape) for y in (x, x[:0], x[:1])]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_piece_without_tokens_does_not_decide_the_dtype_of_its_output(kind: str) -> None:
+    experts = KINDS[kind]()
+    x = torch.randn(4, experts.d_model)
+    with torch.autocast("cpu", torch.bfloat16):
+        every = [y.dtype for y in experts.in_pieces([x] * E)]
+        for empty in range(E):
+            pieces = experts.in_pieces([x[:0] if e == empty else x for e in range(E)])
+            assert [y.dtype for y in pieces] == every
+
+
 def test_feed_forward_experts_are_stacked_feed_forwards() -> None:
     experts, x = FeedForwardExperts(D, E, 12).double(), torch.randn(5, D).double()
     for e in range(E):

@@ -1,5 +1,6 @@
 """Gates against the papers' formulas, computed token by token in float64."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -159,6 +160,23 @@ def test_logits_are_float32_under_autocast(
         logits = gate(x.bfloat16())
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("index", range(len(GATES)), ids=IDS)
+def test_parameters_in_half_precision_count_as_float32(index: int, dtype: torch.dtype) -> None:
+    single = redrawn(GATES[index][0](D, E)).to(dtype)
+    x, seen = torch.randn(5, D, dtype=dtype), list[str]()
+    for gate in (single, DenseToSparse(single, 2.0, 1.0, 5), Hierarchical(single, single, E)):
+        gate = copy.deepcopy(gate)
+        exact = copy.deepcopy(gate).float()
+        gate.register_forward_hook(lambda *_: seen.append("called"))
+        logits = gate(x)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, exact(x.float()))
+        logits.log_softmax(-1)[:, 0].sum().backward()
+        assert all(p.dtype == dtype and p.grad is not None for p in gate.parameters())
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("width", [4, 64, 512])

@@ -99,6 +99,18 @@ def test_a_bias_changes_the_choice_and_not_the_weights(normalisation: Normalisat
     torch.testing.assert_close(selection.weights_NK[0], chosen / total)
 
 
+@pytest.mark.parametrize(
+    "normalisation", ["topk_softmax", "softmax_topk", "sigmoid", "normalised_sigmoid"]
+)
+def test_a_bias_gives_nothing_to_a_barred_expert(normalisation: Normalisation) -> None:
+    logits = torch.tensor([[0.3, -torch.inf, 0.1, -2.0], [0.5, 0.2, -torch.inf, 0.1]])
+    bias = torch.tensor([-0.6, 0.6, -0.6, -0.6])
+    for top_k, expected in ((1, [[0], [1]]), (2, [[0, 2], [1, 0]]), (3, [[0, 2, 3], [1, 0, 3]])):
+        selection = select(logits, top_k, normalisation, bias)
+        assert selection.experts_NK.tolist() == expected
+        assert (selection.weights_NK > 0).all()
+
+
 @pytest.mark.parametrize("level", [0.0, -50.0, -120.0, -1e4, 1e4])
 def test_sigmoid_scores_too_small_for_a_float_still_have_shares(level: float) -> None:
     steps = torch.tensor([[0.0, 1.0, -1.0, 0.5]])

@@ -10,6 +10,7 @@ go, so that a result is the same bit for bit at every run on one machine.
 # pyright: reportUnknownVariableType=false
 
 from enum import StrEnum
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -181,10 +182,9 @@ class _AddUp(torch.autograd.Function):
     def forward(
         ctx: Any, rows: int, weights_NK: Tensor, order_S: Tensor, tokens: list[Tensor], *ys: Tensor
     ) -> Tensor:
-        sizes = [len(index) for index in tokens]
+        ctx.tokens, ctx.sizes = tokens, (sizes := [len(index) for index in tokens])
+        ctx.save_for_backward(weights_NK, order_S, *ys)
         weights_S = weights_NK.flatten()[order_S]
-        ctx.tokens, ctx.sizes, ctx.shape = tokens, sizes, weights_NK.shape
-        ctx.save_for_backward(weights_S, order_S, *ys)
         wide = torch.promote_types(ys[0].dtype, torch.float32)
         total = ys[0].new_zeros(rows, ys[0].shape[1], dtype=wide)
         for index, weight, y in zip(tokens, weights_S.split(sizes), ys, strict=True):
@@ -194,7 +194,8 @@ class _AddUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = grads
-        weights_S, order_S, *ys = ctx.saved_tensors
+        weights_NK, order_S, *ys = ctx.saved_tensors
+        weights_S = weights_NK.flatten()[order_S]  # with its graph, for a second derivative
         grad_weights, grad_ys = torch.empty_like(weights_S), list[Tensor]()
         parts = zip(
             ctx.tokens, weights_S.split(ctx.sizes), order_S.split(ctx.sizes), ys, strict=True
@@ -203,8 +204,9 @@ class _AddUp(torch.autograd.Function):
             here = grad.index_select(0, index)
             dots = (here[:, None, :] @ y.to(here.dtype)[:, :, None]).flatten()
             grad_weights.index_copy_(0, order, dots.to(grad_weights.dtype))
-            grad_ys.append(here.mul_(weight[:, None]).to(y.dtype))
-        return (None, grad_weights.view(ctx.shape), None, None, *grad_ys)
+            scaled = here.mul if torch.is_grad_enabled() else here.mul_
+            grad_ys.append(scaled(weight[:, None]).to(y.dtype))
+        return (None, grad_weights.view(weights_NK.shape), None, None, *grad_ys)
 
 
 def apart(
@@ -236,9 +238,10 @@ class _PutBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, order_S: Tensor, *ys: Tensor) -> Tensor:
         ctx.orders = order_S.split([len(y) for y in ys])
-        whole = ys[0].new_empty(len(order_S), ys[0].shape[1])
+        dtype = reduce(torch.promote_types, {y.dtype for y in ys})
+        whole = ys[0].new_empty(len(order_S), ys[0].shape[1], dtype=dtype)
         for order, y in zip(ctx.orders, ys, strict=True):
-            whole.index_copy_(0, order, y)
+            whole.index_copy_(0, order, y.to(dtype))
         return whole
 
     @staticmethod
@@ -274,7 +277,8 @@ class _Sorted(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = grads
         (places_S,) = ctx.saved_tensors
-        slots = grad.index_select(0, places_S).view(ctx.tokens, -1, grad.shape[1])
+        top_k = len(grad) // max(1, ctx.tokens)
+        slots = grad.index_select(0, places_S).view(ctx.tokens, top_k, grad.shape[1])
         return slots.sum(dim=1), None, None
 
 

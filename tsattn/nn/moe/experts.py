@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsattn.nn.dropout import Dropout
+from tsattn.nn.as_built import is_as_built
+from tsattn.nn.dropout import Dropout, drop_after_gelu
 from tsattn.nn.moe.grouped import grouped_linear, membership, obstacle_to_groups
 from tsattn.ops import ValueActivation, build, expert_feedforward, feedforward
 from tsattn.ops.activations import activate, as_function
@@ -58,7 +59,8 @@ class Experts(nn.Module):
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e, [S_e, D], of which some or all may be empty.
 
-        Parameters have a gradient also where all are, as distributed training needs it.
+        Parameters have a gradient also where all are, as distributed training needs it. The dtype
+        of an output does not depend on which pieces are empty.
         """
         raise NotImplementedError
 
@@ -151,7 +153,7 @@ class FeedForwardExperts(Experts):
     def hidden(self, before: Tensor) -> Tensor:
         """Return the hidden units from what goes into the activation."""
         if self.activation == "gelu":
-            return self.dropout.after_gelu(before)
+            return drop_after_gelu(self.dropout, before)
         return self.dropout(activate(self.activation, before))
 
     def every(self, x_ND: FlatTokens) -> Tensor:
@@ -182,7 +184,7 @@ class FeedForwardExperts(Experts):
         stacks = (self.expand_weight, self.expand_bias, self.contract_weight, self.contract_bias)
         parts = list(zip(*(stack.unbind(0) for stack in stacks), strict=True))
         rows = [
-            torch.stack([measure(self._one(x, *part, p=0.0)) for part in parts], dim=1)
+            torch.stack([measure(self._one_undropped(x, *part)) for part in parts], dim=1)
             for x in in_chunks(x_ND)
         ]
         return torch.cat(rows)
@@ -190,19 +192,22 @@ class FeedForwardExperts(Experts):
     def in_pieces(self, pieces: Sequence[Tensor]) -> list[Tensor]:
         """Apply expert e to piece e."""
         # taken apart once: the gradients are then put together once, not once an expert
-        p, idle = self.dropout.rate, not any(map(len, pieces))
+        idle = not any(map(len, pieces))
         parts = zip(pieces, *(stack.unbind(0) for stack in self._stacks), strict=True)
         if idle:  # no hidden units, but gradients of zero
             return [F.linear(F.linear(x, w1, b1), w2, b2) for x, w1, b1, w2, b2 in parts]
-        return [self._one(x, w1, b1, w2, b2, p=p) if len(x) else x for x, w1, b1, w2, b2 in parts]
+        outputs = [self._one(x, *weights) if len(x) else x for x, *weights in parts]
+        return _of_one_dtype(outputs)
 
-    def _one(
-        self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, p: float
-    ) -> Tensor:
+    def _one(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        if self.activation == "gelu" and is_as_built(self.dropout, Dropout):
+            return feedforward(x, w1, b1, w2, b2, p=self.dropout.rate)
+        return F.linear(self.hidden(F.linear(x, w1, b1)), w2, b2)
+
+    def _one_undropped(self, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         if self.activation == "gelu":
-            return feedforward(x, w1, b1, w2, b2, p=p)
-        hidden = activate(self.activation, F.linear(x, w1, b1))
-        return F.linear(self.dropout(hidden) if p else hidden, w2, b2)
+            return feedforward(x, w1, b1, w2, b2)
+        return F.linear(activate(self.activation, F.linear(x, w1, b1)), w2, b2)
 
     def in_one_operation(
         self, x_ND: Tensor, weights_NK: Tensor, order_S: Tensor, counts_E: Tensor
@@ -217,6 +222,8 @@ class FeedForwardExperts(Experts):
     def is_one_operation(self, x_ND: Tensor, weights_NK: Tensor) -> bool:
         """Whether a compiled kernel takes these tokens to their experts and back."""
         if not isinstance(self.activation, str) or not build.is_ready():
+            return False
+        if not is_as_built(self.dropout, Dropout):
             return False
         return not obstacle(x_ND, weights_NK, self._stacks)
 
@@ -266,7 +273,10 @@ class LinearExperts(Experts):
         """Apply expert e to piece e."""
         idle = not any(map(len, pieces))
         parts = zip(pieces, self.weight.unbind(0), self.bias.unbind(0), strict=True)
-        return [F.linear(x, weight, bias) if len(x) or idle else x for x, weight, bias in parts]
+        if idle:  # gradients of zero
+            return [F.linear(x, weight, bias) for x, weight, bias in parts]
+        outputs = [F.linear(x, weight, bias) if len(x) else x for x, weight, bias in parts]
+        return _of_one_dtype(outputs)
 
     def in_groups(self, x_SD: Tensor, ends_E: Tensor) -> Tensor:
         """Apply expert e to its rows by a grouped product."""
@@ -282,6 +292,15 @@ def in_chunks(x_ND: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         return (x_ND,)
     return torch.split(x_ND, max(1, _CHUNK_NUMBERS // (copies * max(1, x_ND.shape[1]))))
+
+
+def _of_one_dtype(outputs: list[Tensor]) -> list[Tensor]:
+    """Give empty pieces, which nobody computed, the dtype of the outputs, of which there are some.
+
+    Under autocast it is another than that of the tokens.
+    """
+    dtype = next(y.dtype for y in outputs if len(y))
+    return [y if len(y) else y.to(dtype) for y in outputs]
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

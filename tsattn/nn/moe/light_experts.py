@@ -34,7 +34,7 @@ class ConstantExperts(Experts):
 
     def mixture(self, x_ND: FlatTokens, weights_NE: Logits) -> Tensor:
         """Return the weighted sum of the vectors."""
-        return (weights_NE @ self.value).to(x_ND.dtype)
+        return (weights_NE.to(self.value.dtype) @ self.value).to(x_ND.dtype)
 
     @property
     def flops_per_slot(self) -> int:

@@ -67,9 +67,9 @@ def select(
     * ``normalised_sigmoid``: ``s_i / sum over C of s_j``.
 
     The largest scores win, ``p`` or ``s``, plus ``bias_E`` where it is given; the bias takes part
-    in the choice alone. Of equal sums the larger logit wins, so that a bias decides nothing among
-    scores that have saturated, and of equal logits the expert with the lower number, on every
-    device.
+    in the choice alone, and gives no tokens to experts that are barred. Of equal sums the larger
+    logit wins, so that a bias decides nothing among scores that have saturated, and of equal logits
+    the expert with the lower number, on every device.
 
     Args:
         logits_NE: of a gate, one row a token.
@@ -91,8 +91,7 @@ def select(
     """
     normalisation = as_normalisation(normalisation)
     check_top_k(top_k, logits_NE.shape[-1])
-    if not torch.compiler.is_compiling():
-        _require_numbers(logits_NE)
+    bars = torch.compiler.is_compiling() or _bars_some(logits_NE)
     sigmoid = normalisation in ("sigmoid", "normalised_sigmoid")
     # s_i / sum s_j is the softmax of log s, also where all s are too small for a float
     energies = F.logsigmoid(logits_NE) if sigmoid else logits_NE
@@ -101,7 +100,7 @@ def select(
     if normalisation == "dense" or top_k == logits_NE.shape[-1]:
         chosen = _everyone(logits_NE)
     else:
-        chosen = _winners(logits_NE.detach(), scores.detach(), top_k, bias_E)
+        chosen = _winners(logits_NE.detach(), scores.detach(), top_k, bias_E, bars=bars)
     if normalisation in ("topk_softmax", "normalised_sigmoid"):
         weights = softmax_rows(energies.gather(1, chosen))
     else:
@@ -129,12 +128,16 @@ def check_top_k(top_k: int, num_experts: int) -> None:
         )
 
 
-def _winners(logits_NE: Tensor, scores_NE: Tensor, top_k: int, bias_E: Tensor | None) -> Tensor:
+def _winners(
+    logits_NE: Tensor, scores_NE: Tensor, top_k: int, bias_E: Tensor | None, *, bars: bool
+) -> Tensor:
     if bias_E is None:
         return best(logits_NE, top_k)  # the logits order as the scores do, and do not saturate
     by_logit_NE = best(logits_NE, logits_NE.shape[1])
-    biased_NE = (scores_NE + bias_E).gather(1, by_logit_NE)
-    return by_logit_NE.gather(1, best(biased_NE, top_k))
+    biased_NE = scores_NE + bias_E
+    if bars:
+        biased_NE = biased_NE.masked_fill(logits_NE == -torch.inf, -torch.inf)
+    return by_logit_NE.gather(1, best(biased_NE.gather(1, by_logit_NE), top_k))
 
 
 def _everyone(logits_NE: Tensor) -> Tensor:
@@ -142,15 +145,20 @@ def _everyone(logits_NE: Tensor) -> Tensor:
     return experts_E.expand(logits_NE.shape)
 
 
-def _require_numbers(logits_NE: Tensor) -> None:
+def _bars_some(logits_NE: Tensor) -> bool:
+    """Say whether a logit may be minus infinity.
+
+    Raises:
+        ValueError: logits that are NaN, plus infinity, or minus infinity for every expert.
+    """
     if logits_NE.detach().sum().isfinite():  # cheaper than looking at each
-        return
+        return False
     kind, bad_NE = "NaN", logits_NE.isnan()
     if not bad_NE.any():
         barred_NE = logits_NE == -torch.inf
         kind, bad_NE = "infinite", (logits_NE == torch.inf) | barred_NE.all(dim=1, keepdim=True)
     if not bad_NE.any():
-        return
+        return True
     experts = [e for e in range(bad_NE.shape[1]) if bool(bad_NE[:, e].any())]
     tokens = int(bad_NE.any(dim=1).sum())
     raise ValueError(

@@ -27,7 +27,9 @@ def attend(
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = scale * (q.to(wide) @ k.to(wide).transpose(-2, -1))
     if prev_scores is not None:
-        scores = scores + prev_scores
+        scores = scores + prev_scores.to(wide)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(wide)
     weights = F.dropout(masked_softmax(scores, mask, is_causal), dropout_p)
     output = weights @ v.to(wide)  # eq. 20
     return output.to(v.dtype), scores.to(q.dtype) if return_scores else None

@@ -92,9 +92,9 @@ def _fuses(impl: Impl, own: Tensor, activation: ValueActivation, *, is_linked: b
 
 
 def _heads(projection: Tensor, num_heads: int) -> list[Tensor]:
-    batch, length, _ = projection.shape
-    parts = projection.chunk(3, dim=-1)
-    return [part.view(batch, length, num_heads, -1).transpose(1, 2) for part in parts]
+    batch, length, packed = projection.shape
+    sizes = (batch, length, num_heads, packed // (3 * num_heads))
+    return [part.view(sizes).transpose(1, 2) for part in projection.chunk(3, dim=-1)]
 
 
 def _check(projections: Sequence[Tensor], num_heads: int) -> None:

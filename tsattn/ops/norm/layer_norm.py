@@ -50,12 +50,13 @@ def add_dropout_layer_norm(
     require_rows(residual, x, weight, bias, p)
     chosen = as_impl(impl)
     obstacle = layer_norm_cpu.obstacle(residual, x, weight, bias)
-    if chosen is Impl.AUTO and (obstacle or not build.is_ready()):
+    # the kernel wants rows, of which an empty batch has none
+    if chosen is Impl.AUTO and (obstacle or not build.is_ready() or x.numel() == 0):
         return F.layer_norm(add_dropout(residual, x, p), weight.shape, weight, bias, eps)
     if chosen is Impl.REFERENCE:
         total = add_dropout(residual, x, p, impl=Impl.REFERENCE)
         return F.layer_norm(total, weight.shape, weight, bias, eps)
-    if chosen is Impl.SDPA:
+    if chosen is not Impl.AUTO and chosen is not Impl.CPU:
         raise ValueError(
             f"add_dropout_layer_norm has no impl {chosen.value!r}; expected auto, reference or cpu"
         )

@@ -13,7 +13,7 @@ def largest(scores_NE: Tensor, top_k: int) -> Tensor:
     """Return the indices [N, K] of the largest scores of each row, largest first."""
     lowest = torch.finfo(scores_NE.dtype).min  # above what marks a score that is taken
     scores = scores_NE.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest)
-    if top_k > 4:
+    if top_k > 4 and not torch.compiler.is_exporting():  # ONNX has no sort that is stable
         return scores.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
     taken: list[Tensor] = []
     # `topk` leaves open which of equal scores it takes, a maximum is the first one

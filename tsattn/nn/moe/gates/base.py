@@ -4,16 +4,19 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tsattn.nn.moe.selection import Normalisation
 from tsattn.tensors import FlatTokens, Logits
+
+_NARROW = (torch.bfloat16, torch.float16)
 
 
 class Gate(nn.Module):
     """Base of the gates: ``gate(x_ND) -> logits_NE``.
 
-    Logits are float32 whatever the precision around (float64 for float64 tokens). A subclass
-    computes them in `score`.
+    Logits are float32 whatever the precision around (float64 for float64 tokens), and that of the
+    parameters, which count as float32 where they are narrower. A subclass computes them in `score`.
 
     Args:
         d_model: width D of a token.
@@ -40,7 +43,23 @@ class Gate(nn.Module):
         """Return the logits [N, E] of tokens [N, D]."""
         x = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))
         with torch.autocast(x.device.type, enabled=False):
+            if any(parameter.dtype in _NARROW for parameter in self.parameters()):
+                return self._score_widened(x)
             return self.score(x)
+
+    def _score_widened(self, x_ND: Tensor) -> Tensor:
+        """Return the logits with wide copies in the place of narrow parameters.
+
+        Gates within this one see to theirs when they are called.
+        """
+        gates = [part for part in self.modules() if isinstance(part, Gate) and part is not self]
+        inner = {id(parameter) for gate in gates for parameter in gate.parameters()}
+        wide = {
+            f"gate.{name}": parameter.to(x_ND.dtype)
+            for name, parameter in self.named_parameters()
+            if parameter.dtype in _NARROW and id(parameter) not in inner
+        }
+        return functional_call(_Scoring(self), wide, (x_ND,))
 
     def score(self, x_ND: Tensor) -> Tensor:
         """Return the logits of tokens in full precision."""
@@ -64,6 +83,17 @@ class Gate(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"d_model={self.d_model}, num_experts={self.num_experts}"
+
+
+class _Scoring(nn.Module):
+    """Calls `Gate.score` of a gate, and none of its hooks."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self.gate.score(x_ND)
 
 
 def build_gate(
