@@ -195,7 +195,8 @@ class PatchTST(ForecastNetwork):
         self.check_window(x_BTC, observed_BTC)
         told = self._told(x_BTC.shape[0], covariates)
         x, statistics = self._normalise(x_BTC, observed_BTC)
-        forecast = self._in_parts if self._evaluates_in_parts else self._forecast
+        in_parts = self._evaluates_in_parts(x.shape[0] * x.shape[2])
+        forecast = self._in_parts if in_parts else self._forecast
         y_BCH, losses = forecast(x, observed_BTC, told)
         if self.levels:
             return self._with_quantiles(self.levels, y_BCH, statistics, losses)
@@ -268,7 +269,7 @@ class PatchTST(ForecastNetwork):
     ) -> tuple[Tensor, Losses]:
         """Forecast few channels at a time, as windows of their own, whose tokens fit a cache."""
         batch, context, channels = x_BTC.shape
-        size = max(1, _CACHED_FEATURES // self.head.features)
+        size = self._part_size
 
         def cut(values_BTC: Tensor) -> tuple[Tensor, ...]:
             return torch.split(values_BTC.transpose(1, 2).reshape(-1, context, 1), size)
@@ -288,10 +289,17 @@ class PatchTST(ForecastNetwork):
         return y.view(batch, channels, y.shape[-1]), {}
 
     @property
-    def _evaluates_in_parts(self) -> bool:
-        """Whether channels share all maps, and every token is fed by itself.
+    def _part_size(self) -> int:
+        """Channels of windows that are evaluated together."""
+        return max(1, _CACHED_FEATURES // self.head.features)
+
+    def _evaluates_in_parts(self, rows: int) -> bool:
+        """Say whether channels share all maps, and every token is fed by itself.
 
         A mixture's losses are those of a whole batch, and an exported graph is of any batch.
+
+        Args:
+            rows: channels of all windows.
         """
         if torch.compiler.is_exporting():
             return False
@@ -299,7 +307,7 @@ class PatchTST(ForecastNetwork):
             return False
         if any(type(layer.feedforward) is not FeedForward for layer in self.layers):
             return False
-        return not counts_over_batch(self.layers)
+        return rows <= self._part_size or not counts_over_batch(self.layers)
 
     def _apply_layers(self, x_BPD: Tensor) -> tuple[Tensor, Losses]:
         evaluated = evaluate_at_once(self.layers, x_BPD)

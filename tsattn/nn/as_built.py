@@ -31,22 +31,23 @@ def is_watched(part: nn.Module) -> bool:
 
     That is through a hook, of the module or of all modules, or a ``forward`` of the instance.
     """
-    hooks = (
-        part._forward_hooks,
-        part._forward_pre_hooks,
-        part._backward_hooks,
-        part._backward_pre_hooks,
+    return bool(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        or module._global_forward_hooks
+        or module._global_forward_pre_hooks
+        or module._global_backward_hooks
+        or module._global_backward_pre_hooks
+        or "forward" in part.__dict__
     )
-    everywhere = (
-        module._global_forward_hooks,
-        module._global_forward_pre_hooks,
-        module._global_backward_hooks,
-        module._global_backward_pre_hooks,
-    )
-    return any(hooks) or any(everywhere) or "forward" in vars(part)
 
 
 def _is_whole(part: nn.Module) -> bool:
     """Say whether the module has all its tensors: torch makes those None that it is to lack."""
-    tensors = (*part._parameters.values(), *part._buffers.values())
-    return not any(tensor is None for tensor in tensors)
+    for tensors in (part._parameters, part._buffers):
+        for tensor in tensors.values():
+            if tensor is None:
+                return False
+    return True
