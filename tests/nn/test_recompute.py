@@ -15,7 +15,7 @@ from tsattn.nn import EncoderLayer, FeedForward, MultiHeadActiveAttention, recom
 from tsattn.nn.moe import LinearGate, MoE
 from tsattn.nn.recompute import Made, recomputed
 from tsattn.nn.slices import feed_in_slices
-from tsattn.ops import dropout
+from tsattn.ops import dropout, plain_torch
 
 SMALL: dict[str, Any] = {"d_model": 16, "num_heads": 4, "d_ff": 32, "value_activation": "tanh"}
 
@@ -216,3 +216,19 @@ def test_a_mixture_is_kept_whole_where_layers_recompute() -> None:
     usual, recomputed = network(False)(x), network(True)(x)
     torch.testing.assert_close(recomputed.mean, usual.mean)
     assert recomputed.losses.keys() == usual.losses.keys()
+
+
+def test_the_kernels_of_the_forward_pass_are_those_of_both() -> None:
+    def gradient(*, inside: bool) -> Tensor:
+        torch.manual_seed(0)
+        part, x = FeedForward(16, 32, 0.5), torch.randn(4, 6, 16, requires_grad=True)
+        with plain_torch():
+            loss = feed_in_slices(part, x).square().sum()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        assert x.grad is not None
+        return x.grad
+
+    assert torch.equal(gradient(inside=True), gradient(inside=False))

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import get_device_states, set_device_states
 
+from tsattn.ops.build import is_withheld, plain_torch
+
 SLICE_TOKENS = 2**13
 """Tokens of a slice: work for every core, and little beside a batch that needs this."""
 
@@ -106,11 +108,12 @@ class Recomputed(torch.autograd.Function):
 
 
 class _Surroundings:
-    """Autocast and random streams of a forward pass, for the same to happen once more."""
+    """Autocast, random streams and kernels of a forward pass, for the same to happen once more."""
 
     def __init__(self, x: Tensor) -> None:
         self.kind = x.device.type
         self.narrow = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
+        self.plain = is_withheld()
         self.stream = torch.get_rng_state()
         self.devices, self.device_streams = get_device_states(x)
 
@@ -125,7 +128,8 @@ class _Surroundings:
     @contextmanager
     def replayed(self) -> Generator[None, None, None]:
         """Draw the same random numbers again, and go on afterwards as if none had been drawn."""
-        with torch.random.fork_rng(self.devices):
+        kernels = plain_torch(self.plain)
+        with kernels, torch.random.fork_rng(self.devices):
             torch.set_rng_state(self.stream)
             set_device_states(self.devices, self.device_streams, device_type=self.kind)
             yield

@@ -152,12 +152,21 @@ def is_ready() -> bool:
     return True
 
 
+def is_withheld() -> bool:
+    """Say whether `plain_torch` keeps the kernels out here."""
+    return _withheld.get()
+
+
 @contextmanager
-def plain_torch() -> Generator[None, None, None]:
+def plain_torch(withhold: bool = True) -> Generator[None, None, None]:
     """Compute without the compiled CPU kernels, in this thread, until the block ends.
 
     For what they cannot do: derivatives of derivatives, ``torch.func``, tracing. Attention then
     takes torch's own operation; ``impl="reference"`` takes single ones that have all derivatives.
+    A function that is compiled keeps what it was compiled with.
+
+    Args:
+        withhold: False brings the kernels back within such a block.
 
     Example:
         >>> import torch, tsattn.ops
@@ -165,7 +174,7 @@ def plain_torch() -> Generator[None, None, None]:
         >>> with tsattn.ops.plain_torch():
         ...     y = tsattn.ops.linear(x, weight, torch.zeros(4))
     """
-    token = _withheld.set(True)
+    token = _withheld.set(withhold)
     try:
         yield
     finally:

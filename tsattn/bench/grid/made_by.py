@@ -37,7 +37,7 @@ class MadeBy(Callback):
         before = stretches(self.folder) if trainer.current_epoch else []
         now = environment(trainer)
         note = {name: now[name] for name in _NOTED} | {n: now["versions"][n] for n in _VERSIONS}
-        if note not in before:
+        if before[-1:] != [note]:
             write_atomically(self.folder.made_by, json.dumps([*before, note], indent=2) + "\n")
 
 

@@ -59,9 +59,9 @@ def facts(board: Board) -> Facts:
 
 
 def short_commit(commit: str) -> str:
-    """Return the first twelve digits of a commit, and whether there were changes beside it."""
-    head, dash, rest = commit.partition("-")
-    return head[:_SHORT] + dash + rest
+    """Return the first twelve digits of each commit, and whether there were changes beside it."""
+    parts = [one.partition("-") for one in commit.split("; ")]
+    return "; ".join(head[:_SHORT] + dash + rest for head, dash, rest in parts)
 
 
 def _scored(rows: Sequence[Row]) -> Table:
