@@ -52,7 +52,7 @@ def test_windows_that_chose_the_epochs_are_counted(fitted: Fit) -> None:
     run = fitted(frame, *DLINEAR)
     made = Forecaster.load(run).backtest(run.parent / "own.csv", 2, 50, refit=True)
     note = next(note for note in made.notes if "too good" in note)
-    assert "1 of 2 windows forecast rows of before the end of the validation part" in note
+    assert "1 of 2 windows forecast rows that lie before the end of the validation part" in note
 
 
 def test_series_of_a_long_frame_are_cut_each_at_its_own_end(fitted: Fit) -> None:

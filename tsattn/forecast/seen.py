@@ -45,9 +45,9 @@ def seen_notes(
         return ()
     if refitted:
         return (
-            f"{fitted + chosen} of {windows} windows forecast rows of before the end of the "
-            "validation part, which chose the number of epochs and gave the intervals their "
-            "residuals; their scores may be too good",
+            f"{fitted + chosen} of {windows} windows forecast rows that lie before the end of the "
+            "validation part, which chose the number of epochs (and gave intervals, where there "
+            "are any, their residuals); their scores may be too good",
         )
     told = [f"{fitted} of {windows} windows forecast rows that the network was trained on"]
     if not fitted:

@@ -1,6 +1,7 @@
 """`tsattn tune`: read, search, repeat, and write what was found."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jsonargparse import Namespace
 from tsattn.console import IN_PIPE, open_console
 from tsattn.data import load_panel, split_borders
 from tsattn.data.amounts import counted
-from tsattn.errors import ConfigError, DataError, MissingExtraError
+from tsattn.errors import ConfigError, DataError, MissingExtraError, TsattnError
 from tsattn.files import write_atomically
 from tsattn.interrupts import interruptible
 from tsattn.options import CommandParser
@@ -110,7 +111,7 @@ class _Tuning:
                 compared = self._repeat()
             return self._finish(compared)
         except (SameFailureError, DataError):
-            with reaching(self.url), quiet():
+            with suppress(TsattnError), reaching(self.url), quiet():
                 self._summarise(self._compared())
             raise
         except KeyboardInterrupt:

@@ -65,4 +65,7 @@ def test_each_end_is_a_line_and_what_ran_replaces_the_estimate(cells: list[Cell]
         "[1/4] patchtst illness identity 8: another runner is at it",
     ]
     assert live.states[cells[2].key] == State.ELSEWHERE
+    live.over(cells[2], None, "there is no file own.csv")
+    assert text.getvalue().endswith("identity 8: cannot run there: there is no file own.csv\n")
+    assert live.states[cells[2].key] == State.CANNOT
     assert live.remaining() == "30 s"  # one cell is left, which two workers do not share

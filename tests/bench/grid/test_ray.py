@@ -3,13 +3,17 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bench.grid.test_run import EPOCHS, SLOWER, end, epochs, until
-from tests.bench.grid.tiny import start, write_grid
+from tests.bench.grid.tiny import start, with_overrides, write_grid
+from tsattn.bench.grid.cells import read_cells
+from tsattn.bench.grid.ray_engine import _cell_task
+from tsattn.bench.grid.table import Results, State
 from tsattn.bench.rows import read_rows
 from tsattn.errors import MissingExtraError
 
@@ -28,6 +32,16 @@ def on_ray(tmp_path: Path) -> tuple[Any, Path, Path]:
     words = ("--engine", "ray", "--workers", "2", "--threads", "1")
     driver = start(grid, home, *words, cache=cache, env=os.environ)
     return driver, home, cache
+
+
+def test_a_node_without_the_data_says_so_and_leaves_no_row(tmp_path: Path) -> None:
+    models = with_overrides(data__dataset=str(tmp_path / "own.csv"))
+    (cell,) = read_cells([write_grid(tmp_path, models=models, seeds=[7], activations=["tanh"])])
+    assert _cell_task(replace(cell, missing="asked of the driver"), 1) == (
+        f"there is no file {tmp_path / 'own.csv'}"
+    )
+    assert Results(tmp_path).states([cell])[cell.key] == State.CANNOT
+    assert Results(tmp_path).states([cell], elsewhere=True)[cell.key] == State.WAITING
 
 
 def is_alive(process: int) -> bool:

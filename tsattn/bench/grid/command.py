@@ -100,7 +100,7 @@ def _run(
         for over in finished:
             row = over.row and results.add(over.row, over.weights)
             there = row or results.rows([over.cell.key.model]).get(over.cell.key)
-            progress.over(over.cell, there)
+            progress.over(over.cell, there, over.obstacle)
     console.print(f"{counted(len(cells), 'cell')}: {tally(states.values())}")
     return 1 if any(states[cell.key] == State.FAILED for cell in chosen) else 0
 
@@ -160,7 +160,7 @@ def _common_options(add: Callable[..., Any]) -> None:
         type=str | None,
         help="name=value,..., of protocol, model, dataset, activation, seed",
     )
-    add("--seeds", type=int | None, help="the first so many seeds alone")
+    add("--seeds", type=int | None, help="the first so many seeds of each model alone")
     add("--results", type=Path, default=Path("results"), help="folder of the rows")
     add(
         "--workers",

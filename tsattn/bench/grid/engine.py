@@ -18,13 +18,15 @@ class Finished:
 
     Attributes:
         cell: the cell.
-        row: its row; None where another runner is at it or was first.
+        row: its row; None where another runner is at it or was first, or it cannot run there.
         weights: its best checkpoint as safetensors; None where it has none.
+        obstacle: why it cannot run where it was to; mostly empty.
     """
 
     cell: Cell
     row: Row | None
     weights: Path | bytes | None = None
+    obstacle: str = ""
 
 
 @runtime_checkable

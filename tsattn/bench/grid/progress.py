@@ -76,15 +76,19 @@ class Progress:
             self.shown = now
             self.live.update(self._picture(running), refresh=True)
 
-    def over(self, cell: Cell, row: Row | None) -> None:
+    def over(self, cell: Cell, row: Row | None, obstacle: str = "") -> None:
         """Note and say that a cell is over.
 
         Args:
             cell: the cell.
-            row: what stands for it; None where another runner is at it.
+            row: what stands for it; None where another runner is at it, or it cannot run.
+            obstacle: why it cannot run.
         """
         self.started.pop(cell.key, None)
-        if row is None:
+        if row is None and obstacle:
+            self.states[cell.key] = State.CANNOT
+            text = f"{cell.name}: cannot run there: {obstacle}"
+        elif row is None:
             self.states[cell.key] = State.ELSEWHERE
             text = f"{cell.name}: another runner is at it"
         elif row.status == "failed":

@@ -4,6 +4,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from tsattn.bench.grid.cells import Cell
@@ -15,7 +16,7 @@ from tsattn.errors import ConfigError, MissingExtraError
 from tsattn.training.cluster import connect
 
 _POLL_SECONDS = 0.2
-_Outcome = tuple[Row, bytes | None] | None
+_Outcome = tuple[Row, bytes | None] | str | None
 
 
 class RayTasks:
@@ -98,6 +99,8 @@ class RayTasks:
             return Finished(cell, failed_row(cell, reason))
         if outcome is None:
             return Finished(cell, None)
+        if isinstance(outcome, str):
+            return Finished(cell, None, obstacle=outcome)
         row, weights = outcome
         return Finished(cell, row, weights)
 
@@ -107,7 +110,13 @@ class RayTasks:
 
 
 def _cell_task(cell: Cell, threads: int) -> _Outcome:
-    """Run a cell on whatever machine this is; None where another process is at it."""
+    """Run a cell on whatever machine this is.
+
+    Returns:
+        Its row and small weights; why it cannot run here; None where another process is at it.
+    """
+    if obstacle := replace(cell, missing="").obstacle():  # what is missing was asked elsewhere
+        return obstacle
     import torch
 
     from tsattn.bench.grid.cell import CellBusyError, run_cell
